@@ -1,0 +1,280 @@
+"""Settings of every stage, with their ranges and units, and the profiles that fill them.
+
+A KFP parameter is a plain scalar that fills one field, so that the UI's form and Clone work.
+"""
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from birdsong.errors import ConfigError
+
+SAMPLE_RATE = 22_050
+"""Samples per second of all features."""
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, no unknown fields, errors as `ConfigError`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(_explain(type(self).__name__, error)) from None
+
+
+def _explain(name: str, error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        field = ".".join(str(part) for part in problem["loc"]) or name
+        message = problem["msg"].removeprefix("Value error, ")
+        came = "" if problem["type"] == "value_error" else f" (got {problem['input']!r})"
+        lines.append(f"{field}: {message}{came}")
+    return "; ".join(lines)
+
+
+class IngestConfig(Settings):
+    """Where the recordings are and how many bad ones are borne."""
+
+    source: str = Field(
+        "demo:",
+        min_length=1,
+        description="Folder, zip, s3://bucket/prefix, gs://bucket/prefix (or a .zip there), demo:",
+    )
+    layout: Literal["auto", "birdclef2020", "birdclef2021", "birdclef2022", "folders"] = Field(
+        "auto", description="How the source is laid out; auto looks at what is there"
+    )
+    max_bad_share: float = Field(
+        0.05, ge=0, le=1, description="Share of bad recordings above which the stage fails"
+    )
+    snapshot: bool = Field(False, description="Also pack the original bytes into the artifact")
+
+
+class SplitConfig(Settings):
+    """How recordings are shared out; what is left of 1 is for training."""
+
+    validation_fraction: float = Field(0.06, ge=0, lt=1, description="Share for choosing the epoch")
+    calibration_fraction: float = Field(0.07, ge=0, lt=1, description="Share for thresholds")
+    test_fraction: float = Field(0.07, ge=0, lt=1, description="Share for the reported figures")
+    seed: int = Field(0, ge=0, description="Seed of the shares")
+    group_by: str = Field(
+        "author,date,place",
+        description="What keeps recordings together, comma-separated, of author, date, place; "
+        "empty: each recording stands alone",
+    )
+    split_column: str = Field(
+        "", description="Column of the metadata with a split of one's own; empty: none"
+    )
+
+    @model_validator(mode="after")
+    def _leave_something_to_train_on(self) -> Self:
+        held_out = self.validation_fraction + self.calibration_fraction + self.test_fraction
+        if held_out >= 1:
+            raise ValueError(
+                f"the three fractions add up to {held_out:g}, nothing is left to train on"
+            )
+        unknown = set(self.group_keys) - {"author", "date", "place"}
+        if unknown:
+            raise ValueError(
+                f"group_by knows author, date and place, not {', '.join(sorted(unknown))}"
+            )
+        return self
+
+    @property
+    def group_keys(self) -> tuple[str, ...]:
+        """The columns that keep recordings together."""
+        return tuple(key.strip() for key in self.group_by.split(",") if key.strip())
+
+
+class FeatureConfig(Settings):
+    """Waveforms as they are stored for training and used in serving."""
+
+    sample_rate: int = Field(SAMPLE_RATE, ge=4_000, le=96_000, description="Samples per second")
+    window_seconds: float = Field(
+        60.0, ge=5, le=60, description="Seconds of one window, the unit of a decision"
+    )
+    seconds: float = Field(
+        60.0, ge=5, le=86_400, description="Most seconds that are kept of one recording"
+    )
+    encoding: Literal["pcm", "flac"] = Field("pcm", description="How shards store 16-bit samples")
+    max_bad_share: float = Field(
+        0.05, ge=0, le=1, description="Share of quarantined recordings above which the stage fails"
+    )
+
+
+class FrontEndConfig(Settings):
+    """From 5-second frames to pictures: three log-mel spectrograms as three channels."""
+
+    sample_rate: int = Field(SAMPLE_RATE, description="Samples per second")
+    frame_seconds: float = Field(5.0, description="Seconds of one frame")
+    hop: int = Field(369, description="Samples from one column of the picture to the next")
+    windows: tuple[int, int, int] = Field(
+        (2646, 661, 165), description="Hann windows in samples, one for each channel"
+    )
+    mel_bands: int = Field(320, description="Mel bands between 0 Hz and half the sample rate")
+    dropped_bands: int = Field(21, description="Lowest bands that are left out")
+    floor_db: float = Field(80.0, description="Range of levels below full scale, dB")
+
+    @property
+    def frame_samples(self) -> int:
+        """Samples of one frame."""
+        return round(self.frame_seconds * self.sample_rate)
+
+    @property
+    def picture_shape(self) -> tuple[int, int, int]:
+        """Columns (time), rows (mel bands) and channels of a picture."""
+        return (
+            1 + self.frame_samples // self.hop,
+            self.mel_bands - self.dropped_bands,
+            len(self.windows),
+        )
+
+
+FRONT_ENDS: dict[str, FrontEndConfig] = {
+    "full": FrontEndConfig(),
+    "small": FrontEndConfig(hop=882, mel_bands=72, dropped_bands=8),
+}
+"""`full` is the recipe's 299 x 299 x 3; `small` is 126 x 64 x 3, for CPUs."""
+
+
+class Hyperparameters(Settings):
+    """The five hyperparameters that tune searches; the defaults are the reference's best values."""
+
+    learning_rate: float = Field(3.819e-4, gt=0, le=1, description="Adam's learning rate")
+    time_mask: float = Field(
+        0.666, ge=0, lt=1, description="Widest masked slice, share of the picture's time"
+    )
+    freq_mask: float = Field(
+        0.291, ge=0, lt=1, description="Widest masked slice, share of the picture's bands"
+    )
+    reduce_db: float = Field(
+        0.461,
+        ge=0,
+        lt=1,
+        description="Most by which the decibel floor is raised, share of its range",
+    )
+    dropout: float = Field(0.366, ge=0, lt=1, description="Dropout before the head")
+
+
+class TrainConfig(Settings):
+    """The network and its training."""
+
+    backbone: Literal["tiny", "mobilenet_v3_small", "efficientnet_v2_b0", "inception_v3"] = Field(
+        "inception_v3", description="The network between pictures and scores"
+    )
+    weights: str = Field(
+        "imagenet",
+        description="imagenet, none, a .weights.h5 file or URI, or models:/NAME/VERSION to go on from",
+    )
+    weights_sha256: str = Field(
+        "",
+        pattern=r"^([0-9a-f]{64})?$",
+        description="SHA-256 of the weights file; empty: unchecked",
+    )
+    front_end: Literal["full", "small"] = Field("full", description="Size of the pictures")
+    epochs: int = Field(24, ge=1, le=10_000, description="Most epochs")
+    patience: int = Field(
+        0, ge=0, description="Epochs without a better one before training stops; 0: never"
+    )
+    batch_size: int = Field(32, ge=1, le=4096, description="Recordings per step")
+    pos_weight: float = Field(1.0, gt=0, description="Weight of positives in the loss")
+    class_balance: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="0: every recording equally often, 1: every species equally often",
+    )
+    seed: int = Field(0, ge=0, description="Seed of weights, order and augmentation")
+
+
+class TuneConfig(Settings):
+    """The search for hyperparameters."""
+
+    trials: int = Field(0, ge=0, le=10_000, description="Trials; 0: pass the defaults on")
+    epochs: int = Field(8, ge=1, le=10_000, description="Epochs of one trial")
+
+
+class EvaluateConfig(Settings):
+    """Thresholds and the reported figures."""
+
+    target_fpr: float = Field(
+        0.01,
+        gt=0,
+        lt=1,
+        description="Share of windows without a species that may still score above its threshold",
+    )
+    min_positives: int = Field(
+        5, ge=1, description="Fewest positive calibration windows for a threshold of its own"
+    )
+    golden: int = Field(
+        8, ge=1, le=100, description="Recordings that travel with the model as a check"
+    )
+    seed: int = Field(0, ge=0, description="Seed of the bootstrap")
+
+
+class RegisterConfig(Settings):
+    """Whether and where a model is registered."""
+
+    model_name: str = Field(
+        "birdsong", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", description="Name in the registry"
+    )
+    gate: Literal["none", "baseline", "champion"] = Field(
+        "baseline", description="What a model must pass to be offered for deployment"
+    )
+    registry: str = Field("", description="MLflow's address: sqlite:///FILE or http(s)://HOST")
+    seed: int = Field(0, ge=0, description="Seed of the paired bootstrap")
+
+
+class DeployConfig(Settings):
+    """Where a registered version goes."""
+
+    target: Literal["none", "local", "sagemaker"] = Field("local", description="Where it is served")
+    tolerance: float = Field(
+        1e-3, gt=0, lt=1, description="Largest difference of a golden recording's scores"
+    )
+    timeout_seconds: float = Field(180, gt=0, description="Longest wait for the server, seconds")
+
+
+PROFILES: dict[str, dict[str, Any]] = {
+    # The pipeline's own defaults: the reference recipe with its best values.
+    "reference": {},
+    # Small data on CPUs in minutes.
+    "quick": {
+        "backbone": "tiny",
+        "weights": "none",
+        "front_end": "small",
+        "epochs": 60,
+        "patience": 15,
+        "batch_size": 16,
+        "class_balance": 0.5,
+        "learning_rate": 1e-3,
+        "time_mask": 0.3,
+        "freq_mask": 0.2,
+        "reduce_db": 0.3,
+        "dropout": 0.3,
+        "validation_fraction": 0.12,
+        "calibration_fraction": 0.15,
+        "test_fraction": 0.2,
+    },
+    # Generated songs, a tiny network.
+    "demo": {
+        "source": "demo:",
+        "backbone": "tiny",
+        "weights": "none",
+        "front_end": "small",
+        "epochs": 20,
+        "patience": 6,
+        "batch_size": 16,
+        "learning_rate": 2e-3,
+        "time_mask": 0.2,
+        "freq_mask": 0.1,
+        "reduce_db": 0.2,
+        "dropout": 0.2,
+        "validation_fraction": 0.12,
+        "calibration_fraction": 0.25,
+        "test_fraction": 0.2,
+    },
+}
+"""Values that a profile gives to parameters of the pipeline; the rest keeps the defaults."""

@@ -1,0 +1,33 @@
+"""Stage: serve the registered version and check it with its golden recordings."""
+
+from kfp.dsl import Artifact, Input, Metrics, Output, component
+
+from components import images
+
+
+@component(base_image=images.CLOUD, install_kfp_package=False)
+def deploy(
+    version: Input[Artifact],
+    endpoint: Output[Artifact],
+    metrics: Output[Metrics],
+    target: str = "local",
+    tolerance: float = 0.001,
+) -> None:
+    """Serve the registered version and check it with its golden recordings.
+
+    Args:
+        version: Output of register; a rejected version is passed over.
+        target: none or local; local starts the server, checks it, stops it and says how to
+            start it for good.
+        tolerance: Largest difference between a golden recording's stored and served scores.
+
+    Returns:
+        endpoint: endpoint.json: how to reach or start the server, and the comparison.
+        metrics: Golden recordings that agreed, the largest difference and the seconds.
+    """
+    from birdsong import deployment as library
+    from birdsong.config import DeployConfig
+
+    config = DeployConfig(target=target, tolerance=tolerance)
+    for name, value in library.deploy(version.path, endpoint.path, config).items():
+        metrics.log_metric(name, value)

@@ -1,0 +1,66 @@
+"""Stage: train the network and, beside it, a plain baseline."""
+
+from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Model, Output, component
+
+from components import images
+
+
+@component(base_image=images.TRAIN, install_kfp_package=False)
+def train(
+    development: Input[Dataset],
+    hyperparameters: Input[Artifact],
+    model: Output[Model],
+    history: Output[HTML],
+    metrics: Output[Metrics],
+    backbone: str = "inception_v3",
+    weights: str = "imagenet",
+    weights_sha256: str = "",
+    front_end: str = "full",
+    epochs: int = 24,
+    patience: int = 0,
+    batch_size: int = 32,
+    pos_weight: float = 1.0,
+    class_balance: float = 0.0,
+    train_seed: int = 0,
+) -> None:
+    """Train the network and, beside it, a plain baseline.
+
+    Args:
+        development: Output of featurize.
+        hyperparameters: Output of tune.
+        backbone: tiny, mobilenet_v3_small, efficientnet_v2_b0 or inception_v3.
+        weights: imagenet, none, a file or URI, or models:/NAME/VERSION.
+        weights_sha256: SHA-256 of the weights file; empty for unchecked.
+        front_end: full (299 x 299 x 3) or small.
+        epochs: Most epochs.
+        patience: Epochs without a better one before training stops; 0 for never.
+        batch_size: Recordings of one training step.
+        pos_weight: Weight of positives in the loss.
+        class_balance: 0 for every recording equally often, 1 for every species equally often.
+        train_seed: Seed of weights, order and augmentation.
+
+    Returns:
+        model: Weights, settings, species and the graph from waveforms to scores; the baseline.
+        history: Curves of the training.
+        metrics: Validation accuracy of the network and of the baseline, best epoch, seconds.
+    """
+    from birdsong import training as library
+    from birdsong.config import TrainConfig
+
+    config = TrainConfig(
+        backbone=backbone,
+        weights=weights,
+        weights_sha256=weights_sha256,
+        front_end=front_end,
+        epochs=epochs,
+        patience=patience,
+        batch_size=batch_size,
+        pos_weight=pos_weight,
+        class_balance=class_balance,
+        seed=train_seed,
+    )
+    summary = library.train(
+        development.path, hyperparameters.path, model.path, history.path, config
+    )
+    for name, value in summary.items():
+        metrics.log_metric(name, value)

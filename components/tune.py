@@ -1,0 +1,82 @@
+"""Stage: search for hyperparameters, or pass the given ones on."""
+
+from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Output, component
+
+from components import images
+
+
+@component(base_image=images.TRAIN, install_kfp_package=False)
+def tune(
+    development: Input[Dataset],
+    hyperparameters: Output[Artifact],
+    history: Output[HTML],
+    metrics: Output[Metrics],
+    trials: int = 0,
+    trial_epochs: int = 8,
+    learning_rate: float = 3.819e-4,
+    time_mask: float = 0.666,
+    freq_mask: float = 0.291,
+    reduce_db: float = 0.461,
+    dropout: float = 0.366,
+    backbone: str = "inception_v3",
+    weights: str = "imagenet",
+    weights_sha256: str = "",
+    front_end: str = "full",
+    batch_size: int = 32,
+    pos_weight: float = 1.0,
+    class_balance: float = 0.0,
+    train_seed: int = 0,
+) -> None:
+    """Search for hyperparameters, or pass the given ones on.
+
+    Args:
+        development: Output of featurize.
+        trials: Trials of the search; 0 passes the given hyperparameters on.
+        trial_epochs: Epochs of one trial.
+        learning_rate: Adam's learning rate.
+        time_mask: Widest masked slice of time, share of the picture, 0 to 1.
+        freq_mask: Widest masked slice of bands, share of the picture, 0 to 1.
+        reduce_db: Most by which the decibel floor is raised, share of its range, 0 to 1.
+        dropout: Dropout before the head, 0 to 1.
+        backbone: tiny, mobilenet_v3_small, efficientnet_v2_b0 or inception_v3.
+        weights: imagenet, none, a file or URI, or models:/NAME/VERSION.
+        weights_sha256: SHA-256 of the weights file; empty for unchecked.
+        front_end: full (299 x 299 x 3) or small.
+        batch_size: Recordings of one training step.
+        pos_weight: Weight of positives in the loss.
+        class_balance: 0 for every recording equally often, 1 for every species equally often.
+        train_seed: Seed of weights, order and augmentation.
+
+    Returns:
+        hyperparameters: hyperparameters.json, as train takes it.
+        history: The trials and what they showed.
+        metrics: Trials finished and the best validation accuracy.
+    """
+    from birdsong import search as library
+    from birdsong.config import Hyperparameters, TrainConfig, TuneConfig
+
+    summary = library.tune(
+        development.path,
+        hyperparameters.path,
+        history.path,
+        TuneConfig(trials=trials, epochs=trial_epochs),
+        TrainConfig(
+            backbone=backbone,
+            weights=weights,
+            weights_sha256=weights_sha256,
+            front_end=front_end,
+            batch_size=batch_size,
+            pos_weight=pos_weight,
+            class_balance=class_balance,
+            seed=train_seed,
+        ),
+        Hyperparameters(
+            learning_rate=learning_rate,
+            time_mask=time_mask,
+            freq_mask=freq_mask,
+            reduce_db=reduce_db,
+            dropout=dropout,
+        ),
+    )
+    for name, value in summary.items():
+        metrics.log_metric(name, value)
