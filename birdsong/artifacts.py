@@ -8,7 +8,6 @@ made the folder, the SHA-256 of each file and the hashes of the artifacts it was
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -133,7 +132,8 @@ def read_spec(path: str | Path, kind: str | None = None) -> Spec:
         values = json.loads(place.read_text())
     except FileNotFoundError:
         raise DataError(
-            f"{path} is not a finished artifact: it has no {SPEC}. Run the step that makes it again."
+            f"{path} is not a finished artifact: it has no {SPEC}. "
+            "Run the step that makes it again."
         ) from None
     except (OSError, ValueError) as error:
         raise DataError(
@@ -176,8 +176,7 @@ def write_aside(path: str | Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(target)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, value: object) -> None:
