@@ -39,33 +39,41 @@ class IngestConfig(Settings):
     """Where the recordings are and how many bad ones are borne."""
 
     source: str = Field(
-        "demo:",
+        default="demo:",
         min_length=1,
         description="Folder, zip, s3://bucket/prefix, gs://bucket/prefix (or a .zip there), demo:",
     )
     layout: Literal["auto", "birdclef2020", "birdclef2021", "birdclef2022", "folders"] = Field(
-        "auto", description="How the source is laid out; auto looks at what is there"
+        default="auto", description="How the source is laid out; auto looks at what is there"
     )
     max_bad_share: float = Field(
-        0.05, ge=0, le=1, description="Share of bad recordings above which the stage fails"
+        default=0.05, ge=0, le=1, description="Share of bad recordings above which the stage fails"
     )
-    snapshot: bool = Field(False, description="Also pack the original bytes into the artifact")
+    snapshot: bool = Field(
+        default=False, description="Also pack the original bytes into the artifact"
+    )
 
 
 class SplitConfig(Settings):
     """How recordings are shared out; what is left of 1 is for training."""
 
-    validation_fraction: float = Field(0.06, ge=0, lt=1, description="Share for choosing the epoch")
-    calibration_fraction: float = Field(0.07, ge=0, lt=1, description="Share for thresholds")
-    test_fraction: float = Field(0.07, ge=0, lt=1, description="Share for the reported figures")
-    seed: int = Field(0, ge=0, description="Seed of the shares")
+    validation_fraction: float = Field(
+        default=0.06, ge=0, lt=1, description="Share for choosing the epoch"
+    )
+    calibration_fraction: float = Field(
+        default=0.07, ge=0, lt=1, description="Share for thresholds"
+    )
+    test_fraction: float = Field(
+        default=0.07, ge=0, lt=1, description="Share for the reported figures"
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the shares")
     group_by: str = Field(
-        "author,date,place",
+        default="author,date,place",
         description="What keeps recordings together, comma-separated, of author, date, place; "
         "empty: each recording stands alone",
     )
     split_column: str = Field(
-        "", description="Column of the metadata with a split of one's own; empty: none"
+        default="", description="Column of the metadata with a split of one's own; empty: none"
     )
 
     @model_validator(mode="after")
@@ -91,31 +99,40 @@ class SplitConfig(Settings):
 class FeatureConfig(Settings):
     """Waveforms as they are stored for training and used in serving."""
 
-    sample_rate: int = Field(SAMPLE_RATE, ge=4_000, le=96_000, description="Samples per second")
+    sample_rate: int = Field(
+        default=SAMPLE_RATE, ge=4_000, le=96_000, description="Samples per second"
+    )
     window_seconds: float = Field(
-        60.0, ge=5, le=60, description="Seconds of one window, the unit of a decision"
+        default=60.0, ge=5, le=60, description="Seconds of one window, the unit of a decision"
     )
     seconds: float = Field(
-        60.0, ge=5, le=86_400, description="Most seconds that are kept of one recording"
+        default=60.0, ge=5, le=86_400, description="Most seconds that are kept of one recording"
     )
-    encoding: Literal["pcm", "flac"] = Field("pcm", description="How shards store 16-bit samples")
+    encoding: Literal["pcm", "flac"] = Field(
+        default="pcm", description="How shards store 16-bit samples"
+    )
     max_bad_share: float = Field(
-        0.05, ge=0, le=1, description="Share of quarantined recordings above which the stage fails"
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Share of quarantined recordings above which the stage fails",
     )
 
 
 class FrontEndConfig(Settings):
     """From 5-second frames to pictures: three log-mel spectrograms as three channels."""
 
-    sample_rate: int = Field(SAMPLE_RATE, description="Samples per second")
-    frame_seconds: float = Field(5.0, description="Seconds of one frame")
-    hop: int = Field(369, description="Samples from one column of the picture to the next")
+    sample_rate: int = Field(default=SAMPLE_RATE, description="Samples per second")
+    frame_seconds: float = Field(default=5.0, description="Seconds of one frame")
+    hop: int = Field(default=369, description="Samples from one column of the picture to the next")
     windows: tuple[int, int, int] = Field(
-        (2646, 661, 165), description="Hann windows in samples, one for each channel"
+        default=(2646, 661, 165), description="Hann windows in samples, one for each channel"
     )
-    mel_bands: int = Field(320, description="Mel bands between 0 Hz and half the sample rate")
-    dropped_bands: int = Field(21, description="Lowest bands that are left out")
-    floor_db: float = Field(80.0, description="Range of levels below full scale, dB")
+    mel_bands: int = Field(
+        default=320, description="Mel bands between 0 Hz and half the sample rate"
+    )
+    dropped_bands: int = Field(default=21, description="Lowest bands that are left out")
+    floor_db: float = Field(default=80.0, description="Range of levels below full scale, dB")
 
     @property
     def frame_samples(self) -> int:
@@ -142,99 +159,109 @@ FRONT_ENDS: dict[str, FrontEndConfig] = {
 class Hyperparameters(Settings):
     """The five hyperparameters that tune searches; the defaults are the reference's best values."""
 
-    learning_rate: float = Field(3.819e-4, gt=0, le=1, description="Adam's learning rate")
+    learning_rate: float = Field(default=3.819e-4, gt=0, le=1, description="Adam's learning rate")
     time_mask: float = Field(
-        0.666, ge=0, lt=1, description="Widest masked slice, share of the picture's time"
+        default=0.666, ge=0, lt=1, description="Widest masked slice, share of the picture's time"
     )
     freq_mask: float = Field(
-        0.291, ge=0, lt=1, description="Widest masked slice, share of the picture's bands"
+        default=0.291, ge=0, lt=1, description="Widest masked slice, share of the picture's bands"
     )
     reduce_db: float = Field(
-        0.461,
+        default=0.461,
         ge=0,
         lt=1,
         description="Most by which the decibel floor is raised, share of its range",
     )
-    dropout: float = Field(0.366, ge=0, lt=1, description="Dropout before the head")
+    dropout: float = Field(default=0.366, ge=0, lt=1, description="Dropout before the head")
 
 
 class TrainConfig(Settings):
     """The network and its training."""
 
     backbone: Literal["tiny", "mobilenet_v3_small", "efficientnet_v2_b0", "inception_v3"] = Field(
-        "inception_v3", description="The network between pictures and scores"
+        default="inception_v3", description="The network between pictures and scores"
     )
     weights: str = Field(
-        "imagenet",
-        description="imagenet, none, a .weights.h5 file or URI, or models:/NAME/VERSION to go on from",
+        default="imagenet",
+        description="imagenet, none, a .weights.h5 file or URI, or models:/NAME/VERSION",
     )
     weights_sha256: str = Field(
-        "",
+        default="",
         pattern=r"^([0-9a-f]{64})?$",
         description="SHA-256 of the weights file; empty: unchecked",
     )
-    front_end: Literal["full", "small"] = Field("full", description="Size of the pictures")
-    epochs: int = Field(24, ge=1, le=10_000, description="Most epochs")
+    front_end: Literal["full", "small"] = Field(default="full", description="Size of the pictures")
+    epochs: int = Field(default=24, ge=1, le=10_000, description="Most epochs")
     patience: int = Field(
-        0, ge=0, description="Epochs without a better one before training stops; 0: never"
+        default=0, ge=0, description="Epochs without a better one before training stops; 0: never"
     )
-    batch_size: int = Field(32, ge=1, le=4096, description="Recordings per step")
-    pos_weight: float = Field(1.0, gt=0, description="Weight of positives in the loss")
+    batch_size: int = Field(default=32, ge=1, le=4096, description="Recordings per step")
+    pos_weight: float = Field(default=1.0, gt=0, description="Weight of positives in the loss")
     class_balance: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         le=1,
         description="0: every recording equally often, 1: every species equally often",
     )
-    seed: int = Field(0, ge=0, description="Seed of weights, order and augmentation")
+    seed: int = Field(default=0, ge=0, description="Seed of weights, order and augmentation")
 
 
 class TuneConfig(Settings):
     """The search for hyperparameters."""
 
-    trials: int = Field(0, ge=0, le=10_000, description="Trials; 0: pass the defaults on")
-    epochs: int = Field(8, ge=1, le=10_000, description="Epochs of one trial")
+    trials: int = Field(default=0, ge=0, le=10_000, description="Trials; 0: pass the defaults on")
+    epochs: int = Field(default=8, ge=1, le=10_000, description="Epochs of one trial")
 
 
 class EvaluateConfig(Settings):
     """Thresholds and the reported figures."""
 
     target_fpr: float = Field(
-        0.01,
+        default=0.01,
         gt=0,
         lt=1,
         description="Share of windows without a species that may still score above its threshold",
     )
     min_positives: int = Field(
-        5, ge=1, description="Fewest positive calibration windows for a threshold of its own"
+        default=5,
+        ge=1,
+        description="Fewest positive calibration windows for a threshold of its own",
     )
     golden: int = Field(
-        8, ge=1, le=100, description="Recordings that travel with the model as a check"
+        default=8, ge=1, le=100, description="Recordings that travel with the model as a check"
     )
-    seed: int = Field(0, ge=0, description="Seed of the bootstrap")
+    seed: int = Field(default=0, ge=0, description="Seed of the bootstrap")
 
 
 class RegisterConfig(Settings):
     """Whether and where a model is registered."""
 
     model_name: str = Field(
-        "birdsong", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", description="Name in the registry"
+        default="birdsong",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$",
+        description="Name in the registry",
     )
     gate: Literal["none", "baseline", "champion"] = Field(
-        "baseline", description="What a model must pass to be offered for deployment"
+        default="baseline", description="What a model must pass to be offered for deployment"
     )
-    registry: str = Field("", description="MLflow's address: sqlite:///FILE or http(s)://HOST")
-    seed: int = Field(0, ge=0, description="Seed of the paired bootstrap")
+    registry: str = Field(
+        default="", description="MLflow's address: sqlite:///FILE or http(s)://HOST"
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the paired bootstrap")
 
 
 class DeployConfig(Settings):
     """Where a registered version goes."""
 
-    target: Literal["none", "local", "sagemaker"] = Field("local", description="Where it is served")
-    tolerance: float = Field(
-        1e-3, gt=0, lt=1, description="Largest difference of a golden recording's scores"
+    target: Literal["none", "local", "sagemaker"] = Field(
+        default="local", description="Where it is served"
     )
-    timeout_seconds: float = Field(180, gt=0, description="Longest wait for the server, seconds")
+    tolerance: float = Field(
+        default=1e-3, gt=0, lt=1, description="Largest difference of a golden recording's scores"
+    )
+    timeout_seconds: float = Field(
+        default=180, gt=0, description="Longest wait for the server, seconds"
+    )
 
 
 PROFILES: dict[str, dict[str, Any]] = {

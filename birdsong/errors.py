@@ -14,4 +14,4 @@ class DataError(BirdsongError, ValueError):
 
 
 class StorageError(BirdsongError, OSError):
-    """A place cannot be read or written: no such thing, no permission, no credentials, no network."""
+    """A place cannot be read or written: absent, no permission, no credentials, no network."""

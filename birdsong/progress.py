@@ -44,7 +44,7 @@ def tell(label: str, done: int, total: int, unit: str) -> None:
 def track(
     items: Iterable[T], total: int, label: str, unit: str, every_seconds: float = 1.0
 ) -> Iterator[T]:
-    """Pass `items` on and tell how many are done, at most once in `every_seconds` and at the end."""
+    """Pass `items` on and tell how many are done, once in `every_seconds` and at the end."""
     told_at, done = time.monotonic(), 0
     tell(label, 0, total, unit)
     for item in items:
