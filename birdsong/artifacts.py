@@ -129,17 +129,16 @@ def read_spec(path: str | Path, kind: str | None = None) -> Spec:
     """
     place = Path(path) / SPEC
     try:
-        values = json.loads(place.read_text())
+        spec = Spec(**json.loads(place.read_text()))
     except FileNotFoundError:
         raise DataError(
             f"{path} is not a finished artifact: it has no {SPEC}. "
             "Run the step that makes it again."
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise DataError(
             f"{place} cannot be read ({error}). Run the step that makes it again."
         ) from error
-    spec = Spec(**values)
     if spec.version != SCHEMA_VERSION:
         raise DataError(
             f"{path} has layout version {spec.version}, this birdsong reads {SCHEMA_VERSION}. "
