@@ -1,0 +1,203 @@
+"""From the bytes of a recording to 16-bit windows and 5-second frames: the one definition.
+
+Featurize stores these windows, training and serving score their frames. A stored window that is
+written as FLAC and read again gives the same window, bit for bit, so that a golden recording
+scores on an endpoint as it did here.
+"""
+
+import io
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile
+import soxr
+
+from birdsong.config import FeatureConfig
+from birdsong.errors import DataError
+
+FULL_SCALE = 32_767
+"""The 16-bit value of a window's peak."""
+
+FRAME_SECONDS = 5.0
+"""Seconds of one frame, the network's input."""
+
+SILENCE = 0.5 / 32_768
+"""Peak, of full scale 1, below which a window is silent: 16 bits would hold nothing but zeros."""
+
+LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
+"""Samples per second that a header may claim; beyond them it is taken for broken."""
+
+_BLOCK_SAMPLES = 1 << 15
+"""Samples, over all channels, that are decoded at a time; small enough to stay in cache."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Up to `FeatureConfig.window_seconds` of one recording, ready to be stored or scored.
+
+    Attributes:
+        start_seconds: Where its first sample lies in the recording.
+        samples: Mono at `FeatureConfig.sample_rate`, int16, shape (samples,), at least one
+            sample; the peak is 32767 or -32767, the first and the last sample are not 0.
+    """
+
+    start_seconds: float
+    samples: np.ndarray
+
+
+def windows(data: bytes | str | Path | BinaryIO, config: FeatureConfig) -> Iterator[Window]:
+    """Decode a recording to windows, one after another, in memory bounded for any length.
+
+    The mean of the channels is resampled (soxr, HQ) and cut into consecutive windows. Each is
+    divided by its peak, rounded to 16 bits and freed of zeros at both ends. A window whose peak
+    is below `SILENCE` is left out; a recording that gives no window at all is silent.
+
+    Args:
+        data: OGG, MP3, FLAC or WAV: its bytes, its path or an open binary file.
+        config: Sample rate, seconds of a window, and most seconds that are read.
+
+    Yields:
+        The windows in order of time.
+
+    Raises:
+        DataError: The recording cannot be decoded, has no samples, or a sample is not finite.
+            The message starts with a word for the kind: `unreadable:`, `empty:`, `not finite:`.
+            A file that just ends early, as a cut-off OGG, MP3 or WAV, counts as far as it goes.
+    """
+    window_samples = round(config.window_seconds * config.sample_rate)
+    left = round(config.seconds * config.sample_rate)
+    buffer = np.empty(min(window_samples, left), np.float32)
+    filled = start = 0
+    for chunk in _resampled(data, config.sample_rate):
+        chunk = chunk[:left]
+        left -= len(chunk)
+        while len(chunk):
+            taken = chunk[: len(buffer) - filled]
+            buffer[filled : filled + len(taken)] = taken
+            filled += len(taken)
+            chunk = chunk[len(taken) :]
+            if filled == len(buffer):
+                yield from _finished(buffer, start, config.sample_rate)
+                start += filled
+                filled = 0
+        if left == 0:
+            break
+    if filled:
+        yield from _finished(buffer[:filled], start, config.sample_rate)
+
+
+def frames(samples: np.ndarray, config: FeatureConfig) -> np.ndarray:
+    """Cut a window into the frames that the network scores.
+
+    Args:
+        samples: One window, int16, shape (samples,). Samples beyond the longest window are
+            an error, an empty window gives one silent frame.
+        config: Sample rate and seconds of a window.
+
+    Returns:
+        float32 in [-1, 1] (int16 / 32767), shape (frames, frame_samples): 110,250 samples in
+        5 s at 22,050 Hz, at most 12 frames in 60 s; the last one is padded with zeros.
+
+    Raises:
+        DataError: The samples are not mono int16 or longer than a window.
+    """
+    if samples.ndim != 1 or samples.dtype != np.int16:
+        raise DataError(
+            f"frames: got {samples.dtype} of shape {samples.shape}, need int16 of shape "
+            "(samples,), as birdsong.audio.windows gives them."
+        )
+    longest = round(config.window_seconds * config.sample_rate)
+    if len(samples) > longest:
+        raise DataError(
+            f"frames: got {len(samples)} samples, a window has at most {longest}. "
+            "Cut longer audio with birdsong.audio.windows."
+        )
+    size = round(FRAME_SECONDS * config.sample_rate)
+    count = max(1, math.ceil(len(samples) / size))
+    padded = np.zeros(count * size, np.float32)
+    np.multiply(samples, np.float32(1 / FULL_SCALE), out=padded[: len(samples)], casting="unsafe")
+    # -32768 never comes from `windows`, but may come from others.
+    np.maximum(padded, -1, out=padded)
+    return padded.reshape(count, size)
+
+
+def encode_flac(samples: np.ndarray, sample_rate: int) -> bytes:
+    """Write a window, int16 of shape (samples,), as a FLAC file that `windows` reads back."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, sample_rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def decode_flac(data: bytes) -> np.ndarray:
+    """Read back what `encode_flac` wrote: int16, shape (samples,)."""
+    samples: np.ndarray = soundfile.read(io.BytesIO(data), dtype="int16")[0]
+    return samples
+
+
+def _finished(window: np.ndarray, start: int, rate: int) -> Iterator[Window]:
+    """Normalise, round and trim float samples, in place; nothing comes out of silence."""
+    peak = max(float(window.max()), -float(window.min()))
+    if not math.isfinite(peak):
+        raise DataError("not finite: resampling overflowed, the samples are too large.")
+    if peak < SILENCE:
+        return
+    window *= FULL_SCALE / peak
+    np.rint(window, out=window)
+    rounded = window.astype(np.int16)
+    sounding = rounded != 0
+    first = int(sounding.argmax())
+    last = len(rounded) - int(sounding[::-1].argmax())
+    yield Window((start + first) / rate, rounded[first:last])
+
+
+def _resampled(data: bytes | str | Path | BinaryIO, rate: int) -> Iterator[np.ndarray]:
+    """Mono float32 chunks at `rate`, of any lengths; together as long as in one shot."""
+    try:
+        with soundfile.SoundFile(io.BytesIO(data) if isinstance(data, bytes) else data) as file:
+            if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
+                raise DataError(
+                    f"unreadable: its header claims {file.samplerate} samples per second, "
+                    f"expected {LOWEST_RATE} to {HIGHEST_RATE}."
+                )
+            if file.samplerate == rate:
+                yield from _mono(file)
+                return
+            stream = soxr.ResampleStream(file.samplerate, rate, 1, dtype="float32", quality="HQ")
+            read = 0
+            for block in _mono(file):
+                read += len(block)
+                yield stream.resample_chunk(block)
+            # A few samples at 96 kHz are less than one at 22,050 Hz; silence makes up for it.
+            missing = max(0, math.ceil(file.samplerate / rate) - read)
+            yield stream.resample_chunk(np.zeros(missing, np.float32), last=True)
+    except soundfile.LibsndfileError as error:
+        raise DataError(f"unreadable: {error.error_string}") from error
+    except (TypeError, RuntimeError) as error:
+        raise DataError(f"unreadable: {error}") from error
+
+
+def _mono(file: Any) -> Iterator[np.ndarray]:
+    """Blocks of the mean of an open sound file's channels, float32, shape (samples,)."""
+    channels = file.channels
+    size = max(1, _BLOCK_SAMPLES // channels)
+    anything = False
+    while len(block := file.read(size, dtype="float32", always_2d=True)):
+        anything = True
+        if channels == 1:
+            mono = block[:, 0]
+        else:
+            with np.errstate(over="ignore", invalid="ignore"):
+                # Column by column: NumPy's mean along a short axis is ten times slower.
+                mono = block[:, 0] + block[:, 1]
+                for channel in range(2, channels):
+                    mono += block[:, channel]
+                mono *= np.float32(1 / channels)
+        if not np.isfinite(mono).all():
+            raise DataError("not finite: a sample is NaN or infinite.")
+        yield mono
+    if not anything:
+        raise DataError("empty: it has no samples.")
