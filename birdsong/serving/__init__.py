@@ -1,0 +1,1 @@
+"""The inference server, and what stands around it."""

@@ -1,0 +1,135 @@
+"""What the server answers: from windows and their scores to detections above thresholds."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, Field
+
+from birdsong import audio
+from birdsong.bundle import Bundle, Species
+
+LONGEST_SECONDS = 24 * 3600.0
+"""Most seconds that are read of one recording."""
+
+
+class WindowScorer(Protocol):
+    """What `birdsong.scoring.Scorer` gives the server."""
+
+    def window_frames(self, samples: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
+        """Scores of a window's frames, shape (frames, species), in [0, 1]."""
+        ...
+
+
+class Detection(BaseModel):
+    """A species that was heard in a window: its score is above its threshold."""
+
+    code: str = Field(description="eBird code")
+    common_name: str = Field(description="Common name; empty where the training data had none")
+    scientific_name: str = Field(description="Scientific name; empty where there was none")
+    score: float = Field(description="Highest score of the window's frames, 0 to 1")
+    probability: float = Field(description="Calibrated probability, 0 to 1")
+    threshold: float = Field(description="The species' threshold; the score is above it")
+    frame_start_seconds: float = Field(
+        description="Where the 5-second frame with that score starts in the recording, seconds"
+    )
+
+
+class WindowAnswer(BaseModel):
+    """A window of up to 60 seconds, the unit of a decision."""
+
+    start_seconds: float = Field(
+        description="Start in the recording, seconds; silence before the first sound is left out"
+    )
+    seconds: float = Field(description="Seconds from its first to its last sound")
+    detections: list[Detection] = Field(description="Species heard, the most probable first")
+    scores: dict[str, float] | None = Field(
+        default=None, description="Scores of all species by eBird code; only with scores=all"
+    )
+
+
+class Answer(BaseModel):
+    """What was heard in a recording."""
+
+    model: str = Field(description="Name of the model")
+    version: str | None = Field(description="Its version in the registry; null where not known")
+    bundle_sha256: str = Field(description="Hash of the bundle: of weights, thresholds and all")
+    seconds: float = Field(description="Seconds that the server worked on it")
+    windows: list[WindowAnswer]
+
+
+def heard(
+    data: bytes,
+    bundle: Bundle,
+    scorer: WindowScorer,
+    all_scores: bool,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[WindowAnswer]:
+    """Score a recording window by window, exactly as the evaluation does.
+
+    Args:
+        data: The recording's bytes.
+        bundle: Species, thresholds and calibration.
+        scorer: The network.
+        all_scores: Give the scores of all species too.
+        stopped: Asked before each window; True ends the work, since nobody waits for it.
+
+    Yields:
+        The windows that are not silent; none where the whole recording is.
+
+    Raises:
+        DataError: The recording cannot be decoded.
+    """
+    # Training keeps the first minute by default; a served recording is heard to its end.
+    config = bundle.features.model_copy(update={"seconds": LONGEST_SECONDS})
+    frame_seconds = audio.FRAME_SECONDS
+    for window in audio.windows(data, config):
+        if stopped():
+            return
+        scores = scorer.window_frames(window.samples)
+        best = scores.max(axis=0)
+        frames = scores.argmax(axis=0)
+        detections = [
+            _detection(
+                species,
+                species.threshold,
+                float(score),
+                window.start_seconds + int(frame) * frame_seconds,
+                bundle.temperature,
+            )
+            for species, score, frame in zip(bundle.species, best, frames, strict=True)
+            if species.threshold is not None and float(score) > species.threshold
+        ]
+        yield WindowAnswer(
+            start_seconds=round(window.start_seconds, 3),
+            seconds=round(len(window.samples) / config.sample_rate, 3),
+            detections=sorted(detections, key=lambda one: -one.probability),
+            scores={code: float(score) for code, score in zip(bundle.codes, best, strict=True)}
+            if all_scores
+            else None,
+        )
+
+
+def _detection(
+    species: Species, threshold: float, score: float, frame_start: float, temperature: float
+) -> Detection:
+    return Detection(
+        code=species.code,
+        common_name=species.common_name,
+        scientific_name=species.scientific_name,
+        score=score,
+        probability=probability(score, temperature),
+        threshold=threshold,
+        frame_start_seconds=round(frame_start, 3),
+    )
+
+
+def probability(score: float, temperature: float) -> float:
+    """Calibrated probability: sigmoid(logit(score) / temperature); 0 and 1 stay what they are."""
+    if score <= 0:
+        return 0.0
+    if score >= 1:
+        return 1.0
+    return 1 / (1 + math.exp(-(math.log(score) - math.log1p(-score)) / temperature))
