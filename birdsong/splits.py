@@ -27,9 +27,9 @@ KEPT_FIRST = ("test", "calibration", "validation")
 
 Of a species' groups and of its recordings, at most half are given away in this order. So a
 species with one group is in train only; with two or three also in test; with four or five also
-in calibration; with six or more in all parts. It loses validation first, which only chooses the epoch and pools all species; then
-calibration, where a pooled threshold stands in; test last, since without it nobody knows how
-well the species is recognised.
+in calibration; with six or more in all parts. It loses validation first, which only chooses the
+epoch and pools all species; then calibration, where a pooled threshold stands in; test last,
+since without it nobody knows how well the species is recognised.
 """
 
 PLACE_DECIMALS = 2
