@@ -1,0 +1,615 @@
+"""The one place that reads other places: local folders, zips, s3://, gs:// and generated data.
+
+Nothing is ever unpacked: a zip's directory is read, and each member by one range of bytes, on disk
+or over the network. Credentials come from each SDK's own chain; AWS_ENDPOINT_URL and
+STORAGE_EMULATOR_HOST are honoured. Errors of the network that a retry can mend are retried here.
+"""
+
+import functools
+import hashlib
+import io
+import os
+import random
+import re
+import struct
+import threading
+import time
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from birdsong.artifacts import file_sha256, write_aside
+from birdsong.errors import BirdsongError, ConfigError, DataError, StorageError
+
+T = TypeVar("T")
+
+SCHEMES = ("s3", "gs", "demo", "file")
+LARGEST_MEMBER = 4 * 2**30
+"""Most bytes that one member of a zip may unpack to; beyond it is taken for a zip bomb."""
+
+_WAITS_SECONDS = (0.5, 1.0, 2.0, 4.0)
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_HEADER_SLACK = 64  # a local header's extra field may be longer than the directory's
+_CLIENT_LOCK = threading.RLock()
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of a source.
+
+    Attributes:
+        path: Its path within the source, parts joined by "/".
+        uri: The file itself, or the zip that holds it.
+        size: Bytes as they are stored.
+        member: Its name within the zip.
+        offset: Where its local header begins in the zip.
+        compression: stored or deflate, for members of a zip.
+        crc: The zip's checksum of it.
+        fault: Why it cannot be used, as an unsafe name; None where nothing is known against it.
+    """
+
+    path: str
+    uri: str
+    size: int
+    member: str | None = None
+    offset: int | None = None
+    compression: str | None = None
+    crc: int | None = None
+    fault: str | None = None
+
+
+def scheme_of(uri: str) -> str:
+    """Tell what a URI leads to: file, s3, gs or demo.
+
+    Raises:
+        ConfigError: It is of another kind, or is misspelt.
+    """
+    match = re.match(r"^([A-Za-z][A-Za-z0-9+.-]*):", uri)
+    if not match:
+        return "file"
+    scheme = match[1]
+    if scheme == "demo":
+        return scheme
+    if scheme not in SCHEMES:
+        raise ConfigError(
+            f"{uri!r}: {scheme}: is no place that birdsong reads. Give a folder, a .zip, "
+            "s3://bucket/prefix, gs://bucket/prefix or demo:. For MinIO and other S3 servers use "
+            "s3:// and set AWS_ENDPOINT_URL."
+        )
+    if not uri.startswith(f"{scheme}://"):
+        raise ConfigError(f"{uri!r} is misspelt: write {scheme}://... with two slashes.")
+    if scheme != "file" and not bucket_and_key(uri)[0]:
+        raise ConfigError(f"{uri!r} names no bucket: write {scheme}://bucket/prefix.")
+    return scheme
+
+
+def bucket_and_key(uri: str) -> tuple[str, str]:
+    """The bucket and the key of an s3:// or gs:// URI."""
+    bucket, _, key = uri.partition("://")[2].partition("/")
+    return bucket, key
+
+
+def local_path(uri: str) -> Path:
+    """The absolute path of a local place; links in it are kept."""
+    return Path(os.path.abspath(Path(uri.removeprefix("file://")).expanduser()))  # noqa: PTH100
+
+
+def clean_path(name: str) -> str | None:
+    """A relative path without `.`, `..`, backslashes or control characters; None if it is not one.
+
+    Nothing is unpacked, so such names cannot do harm here; but an identifier is joined to folders
+    by others.
+    """
+    parts = name.split("/")
+    if any(part in {"", ".", ".."} for part in parts) or "\\" in name or not name.isprintable():
+        return None
+    if re.match(r"^[A-Za-z]:", name):
+        return None
+    return name
+
+
+# --- listing ------------------------------------------------------------------------------------
+
+
+def list_files(source: str) -> Iterator[File]:
+    """List the files of a folder or a zip, here or in a bucket, in no particular order.
+
+    Args:
+        source: Folder, zip, s3://bucket/prefix or gs://bucket/prefix (or a .zip there).
+
+    Raises:
+        DataError: The zip is broken.
+        StorageError: The place is absent or cannot be read.
+    """
+    scheme = scheme_of(source)
+    if source.lower().endswith(".zip") and (scheme != "file" or not local_path(source).is_dir()):
+        place = str(local_path(source)) if scheme == "file" else source
+        return _list_zip(place)
+    if scheme == "file":
+        return _list_folder(local_path(source))
+    if scheme in {"s3", "gs"}:
+        return _list_bucket(scheme, source)
+    raise ConfigError(f"{source!r} has no files to list.")
+
+
+def _file(name: str, **rest: Any) -> File:
+    if clean_path(name) is not None:
+        return File(path=name, **rest)
+    shown = name.encode("utf-8", "backslashreplace").decode()
+    return File(path=shown, fault=f"the name {shown!r} is not a plain relative path", **rest)
+
+
+def _list_folder(root: Path) -> Iterator[File]:
+    if not root.exists():
+        raise StorageError(f"{root} does not exist. Give the folder that holds the recordings.")
+    if not root.is_dir():
+        raise StorageError(f"{root} is a file, but neither a folder nor a .zip.")
+    # Links to folders are followed, each folder once, so that a loop of links ends.
+    seen: set[tuple[int, int]] = set()
+    waiting = [(str(root), "")]
+    while waiting:
+        folder, prefix = waiting.pop()
+        try:
+            state = os.stat(folder)  # noqa: PTH116
+            if (state.st_dev, state.st_ino) in seen:
+                continue
+            seen.add((state.st_dev, state.st_ino))
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir():
+                        waiting.append((entry.path, f"{prefix}{entry.name}/"))
+                    elif entry.is_file():
+                        yield _file(
+                            f"{prefix}{entry.name}", uri=entry.path, size=entry.stat().st_size
+                        )
+        except OSError as error:
+            raise StorageError(
+                f"{folder} cannot be listed: {error.strerror or error}. Check its permissions."
+            ) from error
+
+
+def _list_zip(place: str) -> Iterator[File]:
+    with open_for_reading(place) as file:
+        try:
+            archive = zipfile.ZipFile(file)
+        except (zipfile.BadZipFile, EOFError, struct.error, ValueError) as error:
+            raise DataError(
+                f"{place} is not a whole zip: {error}. Download or copy it again and compare its "
+                "size; `unzip -t` tells whether it is whole."
+            ) from error
+        with archive:
+            for info in archive.infolist():
+                if info.is_dir():
+                    continue
+                found = _file(
+                    info.filename,
+                    uri=place,
+                    size=info.compress_size,
+                    member=info.filename.encode("utf-8", "backslashreplace").decode(),
+                    offset=info.header_offset,
+                    compression={0: "stored", 8: "deflate"}.get(info.compress_type),
+                    crc=info.CRC,
+                )
+                if info.flag_bits & 1:
+                    found = replace(found, fault="it is encrypted within the zip")
+                elif found.compression is None:
+                    found = replace(
+                        found,
+                        fault=f"compression method {info.compress_type} of zip is not supported; "
+                        "pack it with deflate or stored",
+                    )
+                yield found
+
+
+def _list_bucket(scheme: str, source: str) -> Iterator[File]:
+    bucket, prefix = bucket_and_key(source)
+    if prefix and not prefix.endswith("/"):
+        prefix += "/"
+    for key, size in _attempt(source, lambda: _pages(scheme, bucket, prefix)):
+        name = key.removeprefix(prefix)
+        if name and not name.endswith("/"):
+            yield _file(name, uri=f"{scheme}://{bucket}/{key}", size=size)
+
+
+def _pages(scheme: str, bucket: str, prefix: str) -> Iterator[tuple[str, int]]:
+    """Keys and sizes below a prefix; the first page is fetched at once, so that errors show."""
+    if scheme == "s3":
+        pages = _s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        keys = ((item["Key"], item["Size"]) for page in pages for item in page.get("Contents", ()))
+    else:
+        blobs = _gs().list_blobs(bucket, prefix=prefix, fields="items(name,size),nextPageToken")
+        keys = ((blob.name, int(blob.size)) for blob in blobs)
+    first = next(keys, None)
+
+    def rest() -> Iterator[tuple[str, int]]:
+        if first is not None:
+            yield first
+            try:
+                yield from keys
+            except Exception as error:
+                raise _explained(f"{scheme}://{bucket}/{prefix}", error) from error
+
+    return rest()
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def size_of(uri: str) -> int:
+    """Bytes of a file here or in a bucket."""
+    scheme = scheme_of(uri)
+    if scheme == "file":
+        try:
+            return local_path(uri).stat().st_size
+        except OSError as error:
+            raise StorageError(f"{uri} cannot be read: {error.strerror or error}.") from error
+    bucket, key = bucket_and_key(uri)
+    if scheme == "s3":
+        head = _attempt(uri, lambda: _s3().head_object(Bucket=bucket, Key=key))
+        return int(head["ContentLength"])
+    blob = _attempt(uri, lambda: _gs().bucket(bucket).get_blob(key))
+    if blob is None:
+        raise _absent(uri)
+    return int(blob.size)
+
+
+def read_range(uri: str, offset: int, size: int) -> bytes:
+    """Read bytes of a file here or in a bucket; fewer where it ends before.
+
+    Raises:
+        StorageError: The place is absent or cannot be read.
+    """
+    if size <= 0:
+        return b""
+    scheme = scheme_of(uri)
+    if scheme == "file":
+        try:
+            with local_path(uri).open("rb") as file:
+                file.seek(offset)
+                return file.read(size)
+        except OSError as error:
+            raise StorageError(f"{uri} cannot be read: {error.strerror or error}.") from error
+    bucket, key = bucket_and_key(uri)
+    last = offset + size - 1
+    if scheme == "s3":
+
+        def get() -> bytes:
+            answer = _s3().get_object(Bucket=bucket, Key=key, Range=f"bytes={offset}-{last}")
+            body: bytes = answer["Body"].read()
+            return body
+    else:
+
+        def get() -> bytes:
+            blob = _gs().bucket(bucket).blob(key)
+            body: bytes = blob.download_as_bytes(start=offset, end=last, checksum=None)
+            return body
+
+    return _attempt(uri, get)
+
+
+class _RangeReader(io.RawIOBase):
+    """A seekable file over `read_range`, with a few recent blocks kept in memory."""
+
+    def __init__(self, uri: str, block: int = 2**20, kept: int = 4) -> None:
+        self._uri, self._size = uri, size_of(uri)
+        self._block, self._kept = block, kept
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        if base + offset < 0:
+            raise ValueError("negative place in a file")
+        self._at = base + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        if self._at >= self._size or not len(buffer):
+            return 0
+        number, inside = divmod(self._at, self._block)
+        if number not in self._blocks:
+            start = number * self._block
+            self._blocks[number] = read_range(
+                self._uri, start, min(self._block, self._size - start)
+            )
+            if len(self._blocks) > self._kept:
+                self._blocks.popitem(last=False)
+        self._blocks.move_to_end(number)
+        part = self._blocks[number][inside : inside + len(buffer)]
+        if not part:
+            raise StorageError(f"{self._uri} became shorter while it was read. Run again.")
+        buffer[: len(part)] = part
+        self._at += len(part)
+        return len(part)
+
+
+def open_for_reading(uri: str) -> BinaryIO:
+    """Open a file here or in a bucket as a seekable stream that fetches only what is read."""
+    if scheme_of(uri) == "file":
+        path = local_path(uri)
+        try:
+            return path.open("rb")
+        except FileNotFoundError:
+            raise StorageError(f"{path} does not exist. Check the path.") from None
+        except OSError as error:
+            raise StorageError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return io.BufferedReader(_RangeReader(uri), 2**16)
+
+
+def read_file(file: File) -> tuple[bytes, int | None]:
+    """Read one file of a source.
+
+    Returns:
+        Its original bytes and, in a zip, the offset at which they are stored.
+
+    Raises:
+        DataError: The member of the zip is damaged.
+        StorageError: The place cannot be read.
+    """
+    if file.offset is None:
+        return read_range(file.uri, 0, file.size), None
+    head = _LOCAL_HEADER.size + len((file.member or "").encode()) + _HEADER_SLACK
+    data = read_range(file.uri, file.offset, head + file.size)
+    if len(data) < _LOCAL_HEADER.size or not data.startswith(b"PK\x03\x04"):
+        raise DataError("the zip has no member where its directory says; it is damaged")
+    _, name_length, extra_length = _LOCAL_HEADER.unpack_from(data)
+    begin = _LOCAL_HEADER.size + name_length + extra_length
+    stored = data[begin : begin + file.size]
+    if len(stored) < file.size:
+        more = read_range(file.uri, file.offset + begin + len(stored), file.size - len(stored))
+        stored += more
+    if len(stored) < file.size:
+        raise DataError("the zip ends within this member; it is damaged")
+    original = _unpack(stored, file.compression)
+    if file.crc is not None and zlib.crc32(original) != file.crc:
+        raise DataError("the checksum in the zip does not fit; it is damaged")
+    return original, file.offset + begin
+
+
+def _unpack(stored: bytes, compression: str | None) -> bytes:
+    if compression != "deflate":
+        return stored
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        original = stream.decompress(stored, LARGEST_MEMBER)
+    except zlib.error as error:
+        raise DataError(f"the zip's member cannot be unpacked ({error}); it is damaged") from error
+    if stream.unconsumed_tail:
+        raise DataError(f"the zip's member unpacks to more than {LARGEST_MEMBER:,} bytes")
+    return original
+
+
+def read_recording(row: Mapping[str, Any], artifact: str | Path) -> bytes:
+    """Read the original bytes of one row of `recordings.parquet`, wherever they are.
+
+    Args:
+        row: At least `uri`, `size`, and in a zip or a snapshot `offset` and `compression`.
+        artifact: Folder of the recordings artifact, which a snapshot lies in.
+
+    Raises:
+        DataError: What is stored is shorter than the row says, or damaged.
+        StorageError: The place is absent or cannot be read.
+    """
+    uri = str(row["uri"])
+    scheme = scheme_of(uri)
+    if scheme == "demo":
+        from birdsong import demo_data
+
+        return demo_data.read(uri)
+    if scheme == "file" and not local_like(uri):
+        uri = str(Path(artifact) / uri)
+    size, offset = _whole(row.get("size")), _whole(row.get("offset"))
+    if size is None:
+        size = size_of(uri) - (offset or 0)
+    data = read_range(uri, offset or 0, size)
+    if len(data) != size:
+        raise DataError(
+            f"{row.get('id', uri)}: {uri} holds {len(data):,} bytes where {size:,} were recorded: "
+            "it was changed after ingest. Run ingest again."
+        )
+    compression = row.get("compression")
+    return _unpack(data, compression if isinstance(compression, str) else None)
+
+
+def local_like(uri: str) -> bool:
+    """Whether a local URI stands on its own; others lie within their artifact."""
+    return uri.startswith("file://") or Path(uri).is_absolute()
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number from a table, where absent values are None, NaN or pandas' NA."""
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def fetch(uri: str, target: str | Path, sha256: str | None = None) -> Path:
+    """Copy one file to this machine, whole or not at all.
+
+    Args:
+        uri: Path, s3://, gs://, https:// or http:// (then with `sha256`).
+        target: Where it shall lie; a file there with the right hash is taken as it is.
+        sha256: What its SHA-256 must be, in hexadecimal; None or empty for unchecked.
+
+    Raises:
+        DataError: The hash does not fit.
+        StorageError: The file is absent or cannot be read.
+    """
+    path = Path(target)
+    if sha256 and path.is_file() and file_sha256(path) == sha256:
+        return path
+    with write_aside(path) as temporary:
+        with temporary.open("wb") as file:
+            for block in _blocks(uri, sha256):
+                file.write(block)
+        came = file_sha256(temporary)
+        if sha256 and came != sha256:
+            raise DataError(
+                f"{uri} has SHA-256 {came}, expected {sha256}: another file, or damaged on the "
+                "way. Check the address and the hash."
+            )
+    return path
+
+
+def _blocks(uri: str, sha256: str | None) -> Iterator[bytes]:
+    if re.match(r"^https?://", uri):
+        if uri.startswith("http://") and not sha256:
+            raise ConfigError(f"{uri} is not encrypted on the way: give its sha256 too.")
+        try:
+            with urllib.request.urlopen(uri, timeout=60) as answer:  # noqa: S310
+                while block := answer.read(2**20):
+                    yield block
+        except (urllib.error.URLError, OSError) as error:
+            raise StorageError(
+                f"{uri} cannot be fetched: {getattr(error, 'reason', error)}. Without a network, "
+                "give the path of a file that is here."
+            ) from error
+        return
+    total, step = size_of(uri), 8 * 2**20
+    for start in range(0, total, step):
+        yield read_range(uri, start, min(step, total - start))
+
+
+# --- the clouds ---------------------------------------------------------------------------------
+
+
+def _s3() -> Any:
+    with _CLIENT_LOCK:
+        return _s3_of(os.getpid(), os.environ.get("AWS_ENDPOINT_URL"))
+
+
+@functools.cache
+def _s3_of(process: int, endpoint: str | None) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    # Names of hosts before the address are AWS's own habit; other servers want the plain path.
+    style = {"addressing_style": "path"} if endpoint else {}
+    return boto3.session.Session().client(
+        "s3",
+        config=Config(
+            retries={"mode": "standard", "max_attempts": 3},
+            max_pool_connections=64,
+            connect_timeout=10,
+            read_timeout=60,
+            s3=style,
+        ),
+    )
+
+
+def _gs() -> Any:
+    with _CLIENT_LOCK:
+        return _gs_of(os.getpid(), os.environ.get("STORAGE_EMULATOR_HOST"))
+
+
+@functools.cache
+def _gs_of(process: int, endpoint: str | None) -> Any:
+    from google.cloud import storage as google_storage
+
+    return google_storage.Client()
+
+
+def _attempt(uri: str, action: Callable[[], T]) -> T:
+    """Do something over the network, again after a wait where a retry can mend it."""
+    for wait in (*_WAITS_SECONDS, None):
+        try:
+            return action()
+        except BirdsongError:
+            raise
+        except Exception as error:
+            if wait is None or not _passes(error):
+                raise _explained(uri, error) from error
+        time.sleep(wait * random.uniform(0.8, 1.2))
+    raise StorageError(f"{uri} cannot be read.")  # not reached: the last attempt returns or raises
+
+
+def _status(error: Exception) -> int:
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    code = getattr(error, "code", 0)
+    return code if isinstance(code, int) else 0
+
+
+def _passes(error: Exception) -> bool:
+    """Whether the same request may succeed a moment later."""
+    if _status(error):
+        return _status(error) in {408, 429} or _status(error) >= 500
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(
+        names
+        & {
+            "HTTPClientError",
+            "ConnectionError",
+            "IncompleteReadError",
+            "ResponseStreamingError",
+            "ChunkedEncodingError",
+            "ProtocolError",
+            "Timeout",
+            "RetryError",
+        }
+    )
+
+
+def _absent(uri: str) -> StorageError:
+    return StorageError(f"{uri} does not exist. Check the bucket and the path.")
+
+
+def _explained(uri: str, error: Exception) -> BirdsongError:
+    """An error of an SDK in words that say what to do."""
+    if isinstance(error, BirdsongError):
+        return error
+    kind, status = type(error).__name__, _status(error)
+    scheme, (bucket, _) = uri.partition(":")[0], bucket_and_key(uri)
+    owner = "AWS" if scheme == "s3" else "Google Cloud"
+    login = (
+        "run `aws configure`, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the pod a "
+        "role"
+        if scheme == "s3"
+        else "run `gcloud auth application-default login`, set GOOGLE_APPLICATION_CREDENTIALS, or "
+        "give the pod a service account"
+    )
+    response = getattr(error, "response", None)
+    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+    if "Credential" in kind or kind in {"RefreshError", "ProfileNotFound", "TokenRetrievalError"}:
+        return StorageError(f"{uri}: no valid {owner} credentials were found ({error}): {login}.")
+    if code == "NoSuchBucket":
+        return StorageError(
+            f"{uri}: the bucket {bucket!r} does not exist. Check its name, and AWS_ENDPOINT_URL "
+            "where it is not on AWS."
+        )
+    if status in {401, 403}:
+        return StorageError(
+            f"{uri}: access was refused ({code or status}). The credentials must allow listing the "
+            f"bucket {bucket!r} and reading its objects; for others {login}."
+        )
+    if status == 404:
+        return _absent(uri)
+    if status == 416:
+        return DataError(f"{uri} is shorter than expected; it changed or is damaged.")
+    if _passes(error):
+        return StorageError(
+            f"{uri} cannot be reached: {error}. Check the network and the endpoint, and run again."
+        )
+    return StorageError(f"{uri} cannot be read: {kind}: {error}.")
+
+
+def sha256_of(data: bytes) -> str:
+    """SHA-256 of bytes, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
