@@ -10,6 +10,8 @@ from markupsafe import Markup
 
 from birdsong import pages
 from birdsong.audio import FULL_SCALE
+from birdsong.config import FrontEndConfig
+from birdsong.frontend import fft_length, mel_matrix, window_values
 
 if TYPE_CHECKING:
     from birdsong.features import FeatureSet
@@ -20,13 +22,20 @@ MOST_RECORDINGS = 75
 MOST_PER_SPECIES = 4
 EXCERPT_SECONDS = 8.0
 FLOOR_DB = 70.0
+MEL_BANDS = 126
+WINDOW = 661
+"""Samples: 30 ms, the middle one of the network's three windows."""
 
 _STYLE = Markup("""<style>
 .takes { display: grid; grid-template-columns: repeat(auto-fill, minmax(16.5rem, 1fr));
   gap: 1rem; }
 .take { background: var(--panel); border: 1px solid var(--line); border-radius: .5rem;
   overflow: hidden; font-size: .85rem; line-height: 1.35; }
-.take img { display: block; width: 100%; height: 9rem; image-rendering: auto; }
+.take figure { margin: 0; height: 9rem; position: relative; background: repeating-linear-gradient(
+  45deg, #e4e9ef, #e4e9ef 6px, #eef2f6 6px, #eef2f6 12px); }
+.take img { display: block; height: 100%; width: 100%; }
+.take figcaption { position: absolute; left: .4rem; top: .25rem; color: #fff; font-size: .7rem;
+  text-shadow: 0 0 3px #000, 0 0 2px #000; }
 .take audio { display: block; margin: .4rem 0 0; }
 .take div { padding: .5rem .7rem .6rem; }
 .take b { overflow-wrap: anywhere; }
@@ -53,7 +62,8 @@ def write_page(
     lead = (
         f"{len(index):,} windows of {len(rows_of)} species for training and validation. Up to "
         f"{each} recordings of each species: the liveliest {EXCERPT_SECONDS:g} seconds of the "
-        f"first window, from 0 to {features.config.sample_rate / 2000:g} kHz, as training gets it."
+        "first window, mono, trimmed and at full level as training gets it. Pictures run from left "
+        "to right in time and, on a mel scale, upwards in frequency."
     )
     if len(rows_of) > len(shown):
         lead += f" The page shows the first {len(shown)} species only."
@@ -77,19 +87,30 @@ def write_page(
 
 
 def spectrogram(samples: np.ndarray, rate: int) -> np.ndarray:
-    """Level in dB below the loudest point, float32, shape (frequencies from high to low, times).
+    """Log-mel levels of an excerpt, 100 columns a second.
+
+    The network's own front end needs SciPy, which the image of the data stages does not have;
+    this picture shares its mel bands and is for people.
 
     Args:
-        samples: int16, shape (samples,).
+        samples: int16, shape (samples,), at least one.
         rate: Samples per second.
+
+    Returns:
+        Level in dB below the loudest point, down to -`FLOOR_DB`, float32, shape
+        (bands from high to low, columns).
     """
-    size, hop = 512, max(1, round(rate / 80))
-    wave = np.zeros(max(len(samples), round(EXCERPT_SECONDS * rate)) + size, np.float32)
-    wave[size // 2 : size // 2 + len(samples)] = samples
-    pieces = np.lib.stride_tricks.sliding_window_view(wave, size)[::hop]
-    power = np.abs(np.fft.rfft(pieces * np.hanning(size).astype(np.float32))) ** 2
-    level = 10 * np.log10(np.maximum(power / max(power.max(), 1e-12), 10 ** (-FLOOR_DB / 10)))
-    upright: np.ndarray = np.flipud(level.T[1:]).astype(np.float32)
+    config = FrontEndConfig(sample_rate=rate, mel_bands=MEL_BANDS + 2, dropped_bands=2)
+    hop = round(rate / 100)
+    size = fft_length(WINDOW)
+    wave = np.zeros(len(samples) + size, np.float32)
+    wave[WINDOW // 2 : WINDOW // 2 + len(samples)] = samples
+    pieces = np.lib.stride_tricks.sliding_window_view(wave[: len(samples) + WINDOW], WINDOW)[::hop]
+    power = np.abs(np.fft.rfft(pieces * window_values(WINDOW), size)) ** 2
+    bands = power.astype(np.float32) @ mel_matrix(config, WINDOW)
+    loudest = max(float(bands.max()), 1e-12)
+    level = 10 * np.log10(np.maximum(bands / loudest, np.float32(10 ** (-FLOOR_DB / 10))))
+    upright: np.ndarray = np.flipud(level.T).astype(np.float32)
     return upright
 
 
@@ -103,10 +124,18 @@ def _take(features: "FeatureSet", row: int, details: Mapping[str, Mapping[str, A
         detail.get("licence") or "licence not given",
         f"{detail['seconds']:.1f} s",
     ]
+    width = min(100.0, 100 * len(samples) / rate / EXCERPT_SECONDS)
+    image = pages.inline_image(
+        _picture(spectrogram(samples, rate)), "image/jpeg", f"Spectrogram of {name}"
+    )
     return Markup(
-        '<div class="take">{}<div><b>{}</b><br><span class="soft">{}</span>{}</div></div>'
+        '<div class="take"><figure><div style="padding:0;height:100%;width:{:.1f}%">{}</div>'
+        "<figcaption>{:.0f} kHz</figcaption></figure>"
+        '<div><b>{}</b><br><span class="soft">{}</span>{}</div></div>'
     ).format(
-        pages.inline_image(_png(spectrogram(samples, rate)), "image/png", f"Spectrogram of {name}"),
+        width,
+        image,
+        rate / 2000,
         name,
         " · ".join(str(fact) for fact in facts),
         pages.player(_ogg(samples, rate), "audio/ogg"),
@@ -122,12 +151,19 @@ def _liveliest(samples: np.ndarray, rate: int) -> np.ndarray:
     return samples[best : best + length]
 
 
-def _png(level: np.ndarray) -> bytes:
+def _picture(level: np.ndarray) -> bytes:
     import matplotlib.image
 
     buffer = io.BytesIO()
+    # Noise makes PNG five times larger.
     matplotlib.image.imsave(
-        buffer, level, vmin=-FLOOR_DB, vmax=0, cmap="magma", format="png", origin="upper"
+        buffer,
+        level,
+        vmin=-FLOOR_DB,
+        vmax=0,
+        cmap="magma",
+        format="jpg",
+        pil_kwargs={"quality": 85},
     )
     return buffer.getvalue()
 
