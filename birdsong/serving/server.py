@@ -40,6 +40,13 @@ _ACCEPTED = "audio/* or application/octet-stream"
 _AT_ONCE = 2
 """Recordings that are decoded and scored at the same time; the network uses all cores itself."""
 
+_DRAINED = 4
+"""A body of up to so many times the limit is read to its end and thrown away: most clients read
+no answer before they have sent all, and would see a broken connection instead of the reason."""
+
+_UNHEARD = {"unreadable": "unreadable", "empty": "empty", "not finite": "not-finite"}
+"""Words that `birdsong.audio` starts its errors with, and ours for them; others are our fault."""
+
 _PROBLEM = {"model": problems.ProblemDetails}
 
 
@@ -133,12 +140,13 @@ def create_app(
             windows = list(heard(data, loaded, network, all_scores, gone.is_set))
         except DataError as error:
             code, _, rest = str(error).partition(":")
-            known = {"unreadable": "unreadable", "empty": "empty", "not finite": "not-finite"}
+            if code not in _UNHEARD:
+                raise
             raise problems.Problem(
                 422,
-                known.get(code, "unreadable"),
-                f"The recording cannot be used: {(rest or code).strip().rstrip('.')}. Send a "
-                "whole OGG, MP3, FLAC or WAV file.",
+                _UNHEARD[code],
+                f"The recording cannot be used: {rest.strip().rstrip('.')}. Send a whole OGG, "
+                "MP3, FLAC or WAV file.",
             ) from None
         if not windows and not gone.is_set():
             raise problems.Problem(
@@ -165,7 +173,7 @@ def _check_type(value: str) -> None:
 
 
 async def _body(request: Request, largest: int) -> bytes:
-    """The request's body, refused as soon as it is too large."""
+    """The request's body; never more than the largest one is held."""
     too_large = problems.Problem(
         413,
         "too-large",
@@ -174,16 +182,22 @@ async def _body(request: Request, largest: int) -> bytes:
         {"Connection": "close"},
     )
     claimed = request.headers.get("content-length", "")
-    if claimed.isdigit() and int(claimed) > largest:
+    # A client that expects 100-continue has sent nothing yet.
+    bearable = largest if "expect" in request.headers else _DRAINED * largest
+    if claimed.isdigit() and int(claimed) > bearable:
         raise too_large
-    body = bytearray()
+    body, came = bytearray(), 0
     try:
         async for chunk in request.stream():
-            body += chunk
-            if len(body) > largest:
+            came += len(chunk)
+            if came <= largest:
+                body += chunk
+            elif came > _DRAINED * largest:
                 raise too_large
     except ClientDisconnect:
         raise problems.Problem(400, "cut-off", "The connection ended inside the body.") from None
+    if came > largest:
+        raise too_large
     if not body:
         raise problems.Problem(
             422, "empty", "The request has no body. Send a recording's bytes as the body."
@@ -269,9 +283,12 @@ def _done(number: int, frame: FrameType | None) -> None:
 def _bound(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
+        with contextlib.ExitStack() as undo:
+            listener = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            # A server that was just stopped does not keep its port for a minute.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+            undo.pop_all()
     except (OSError, OverflowError) as error:
         raise ConfigError(
             f"Cannot listen on {host}:{port}: {error}. Take another --port (0: any free one) "
