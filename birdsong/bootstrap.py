@@ -1,0 +1,113 @@
+"""Intervals: how far a figure could be off, since the test set is a sample.
+
+Groups (such as one author's recordings of one day and place) are drawn as a whole: recordings of
+one group are alike, and drawing them one by one would give intervals that are too narrow.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating[Any]]
+Statistics = Callable[[npt.NDArray[np.float32]], Mapping[str, Floats]]
+"""Takes weights (draws, units), gives named figures (draws,); NaN where a draw has none."""
+
+DRAWS = 1000
+LEVEL = 0.95
+_BLOCK = 4_000_000
+"""Most weights that are held at a time, 16 MB."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and its 95 % interval; all are None where the data do not give one."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+    def as_json(self) -> dict[str, float | None]:
+        """The three numbers, ready for JSON."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+def draw(
+    statistics: Statistics, groups: Sequence[object], seed: int, draws: int = DRAWS
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Compute figures on resampled groups.
+
+    Args:
+        statistics: Computes the figures from weights, how often each unit was drawn.
+        groups: Group of each unit, shape (units,).
+        seed: Seed of the draws; the same seed draws the same groups, so that the difference of
+            two figures of the same units is a paired one.
+        draws: Number of draws.
+
+    Returns:
+        Each figure in each draw, shape (draws,).
+
+    Source:
+        Field and Welsh, "Bootstrapping clustered data" (2007): the cluster bootstrap.
+    """
+    _, which = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    count = int(which.max(initial=-1)) + 1
+    rng = np.random.default_rng(seed)
+    found: dict[str, list[Floats]] = {}
+    block = max(1, min(draws, _BLOCK // max(1, len(which))))
+    for start in range(0, draws, block):
+        size = min(block, draws - start)
+        # How often each group is among `count` draws with replacement.
+        drawn = rng.multinomial(count, np.full(count, 1 / count), size=size)
+        for name, values in statistics(drawn[:, which].astype(np.float32)).items():
+            found.setdefault(name, []).append(values)
+    return {name: np.concatenate(parts).astype(np.float64) for name, parts in found.items()}
+
+
+def percentiles(value: float, drawn: npt.NDArray[np.float64], groups: int) -> Interval:
+    """A figure with the percentile interval of its draws.
+
+    Args:
+        value: The figure on all units; NaN gives an empty interval.
+        drawn: The figure in each draw; NaN where it has none.
+        groups: Number of groups: one group alone says nothing about others.
+    """
+    if not np.isfinite(value):
+        return Interval(None, None, None)
+    kept = drawn[np.isfinite(drawn)]
+    if groups < 2 or not len(kept):
+        return Interval(float(value), None, None)
+    low, high = np.percentile(kept, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return Interval(float(value), float(low), float(high))
+
+
+def share(hits: float, count: float) -> Interval:
+    """A share with its exact binomial interval, for counts of independent units.
+
+    Source:
+        Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case
+        of the binomial" (1934).
+    """
+    from scipy.special import betaincinv
+
+    if count <= 0:
+        return Interval(None, None, None)
+    tail = (1 - LEVEL) / 2
+    low = betaincinv(hits, count - hits + 1, tail) if hits > 0 else 0.0
+    high = betaincinv(hits + 1, count - hits, 1 - tail) if hits < count else 1.0
+    return Interval(float(hits / count), float(low), float(high))
+
+
+def share_of_units(value: float, drawn: npt.NDArray[np.float64], groups: int) -> Interval:
+    """A share of units (such as accuracy) with its interval.
+
+    Where all units are right, or all wrong, every draw is the same and the percentiles would
+    claim certainty. There the exact binomial interval of that many groups is given instead.
+    """
+    interval = percentiles(value, drawn, groups)
+    if value in (0.0, 1.0):
+        exact = share(value * groups, groups)
+        return Interval(float(value), exact.low, exact.high)
+    return interval
