@@ -1,0 +1,227 @@
+"""What the commands print: live lines of a run, its end, tables of runs."""
+
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from birdsong.progress import Update
+from birdsong.runs.plan import duration
+from birdsong.runs.record import FINISHED, Run, State, Step
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+_MARKS = {
+    State.SUCCEEDED: ("✓", "ok", "green"),
+    State.REUSED: ("↻", "reused", "cyan"),
+    State.FAILED: ("✗", "FAILED", "red"),
+    State.DIED: ("✗", "DIED", "red"),
+    State.CANCELLED: ("■", "cancelled", "yellow"),
+    State.SKIPPED: ("·", "skipped", "dim"),
+    State.RUNNING: ("▶", "running", "blue"),
+    State.PENDING: ("·", "pending", "dim"),
+}
+
+
+def _console() -> Console:
+    # Lines are for people and for grep: never wrapped in the middle of a path.
+    return Console(file=sys.stdout, soft_wrap=True, highlight=False)
+
+
+def _mark(console: Console, state: State) -> str:
+    sign, word, colour = _MARKS[state]
+    text = sign if console.encoding.lower().startswith("utf") else word
+    return f"[{colour}]{text}[/{colour}]"
+
+
+def _line(console: Console, step: Step) -> str:
+    seconds = "" if step.seconds is None else f"  {duration(step.seconds)}"
+    return f"{_mark(console, step.state)} {step.name:<20}{seconds}"
+
+
+class Live:
+    """Hears a run and shows it: one line per ended step, a live bar of the running one."""
+
+    def __init__(self, runs: Path) -> None:
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        self._console = _console()
+        self._runs, self._told, self._started = runs, False, 0.0
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:<20}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[what]}"),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> "Live":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def step_changed(self, run: Run, step: Step) -> None:
+        """A step started or ended."""
+        if not self._told:
+            self._console.print(f"run {run.id}")
+            self._told = True
+        if step.state == State.RUNNING and self._task is None:
+            self._started = time.monotonic()
+            self._task = self._bar.add_task(step.name, total=None, what="")
+        elif step.state in FINISHED:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+                self._task = None
+            self._console.print(_line(self._console, step))
+
+    def progressed(self, run: Run, step: Step, update: Update) -> None:
+        """A running step told how far it is."""
+        if self._task is not None:
+            self._bar.update(
+                self._task,
+                completed=update.done,
+                total=update.total,
+                what=escape(f"{update.label} {update.done:,}/{update.total:,} {update.unit}"),
+            )
+
+
+def summary(run: Run, runs: Path) -> None:
+    """Say what a run made, where to look and what to do next."""
+    console = _console()
+    took = "" if run.seconds is None else f" in {duration(run.seconds)}"
+    if run.state == State.CANCELLED:
+        console.print(f"\n{_mark(console, run.state)} Cancelled{took}; nothing is left running.")
+        console.print(f"  record   {escape(str(run.folder / 'run.json'))}")
+        return
+    failed = next((step for step in run.steps.values() if step.state == State.FAILED), None)
+    if run.state != State.SUCCEEDED:
+        where = f"step {failed.name} failed" if failed else "the run failed"
+        text = (failed.error if failed else run.error) or ""
+        console.print(f"\n{_mark(console, State.FAILED)} {where}{took}:")
+        for line in text.splitlines():
+            console.print(f"  {escape(line)}")
+        if failed and failed.log:
+            console.print(f"  log      {escape(failed.log)}")
+        return
+    console.print(f"\n{_mark(console, run.state)} Done{took}.")
+    for name, text in results(run):
+        console.print(f"  {name:<9}{escape(text)}")
+    option = "" if runs == Path("runs") else f" --runs {runs}"
+    console.print("Next:")
+    console.print(escape(f"  python pipeline.py runs show {run.id}{option}"))
+
+
+def results(run: Run) -> list[tuple[str, str]]:
+    """Headline results of a run of the birdsong pipeline, as names and texts; what is there."""
+    found: list[tuple[str, str]] = []
+    found += _accuracy(run)
+    version = _read(run, "register", "version", "version.json")
+    if version:
+        name = f"{version.get('name')} version {version.get('version')}"
+        if version.get("status") == "rejected":
+            found.append(("rejected", f"{name}: {version.get('reason')}"))
+        else:
+            found.append(("version", f"{name}, in {version.get('registry')}"))
+    endpoint = _read(run, "deploy", "endpoint", "endpoint.json")
+    if endpoint:
+        state = str(endpoint.get("state"))
+        text = f"{state}: {endpoint['reason']}" if endpoint.get("reason") else state
+        found.append(("endpoint", text))
+        if endpoint.get("command"):
+            found.append(("serve", _command(endpoint["command"])))
+    pages = sorted((run.folder / "pages").glob("*.html"))
+    report = [page for page in pages if page.name == "evaluate-threshold.report.html"]
+    found += [("report", str(page)) for page in report]
+    found.append(("files", str(run.folder)))
+    return found
+
+
+def _command(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _read(run: Run, step: str, output: str, file: str) -> dict[str, Any]:
+    import json
+
+    entry = run.steps.get(step)
+    path = entry.outputs.get(output, {}).get("path") if entry else None
+    if not path or not (Path(path) / file).is_file():
+        return {}
+    document = json.loads((Path(path) / file).read_text())
+    return document if isinstance(document, dict) else {}
+
+
+def _accuracy(run: Run) -> list[tuple[str, str]]:
+    metrics = _read(run, "evaluate-threshold", "evaluation", "metrics.json")
+    texts = []
+    for who in ("network", "baseline"):
+        figure = (
+            metrics.get(who, {}).get("accuracy") if isinstance(metrics.get(who), dict) else None
+        )
+        if isinstance(figure, dict) and figure.get("value") is not None:
+            text = f"{figure['value']:.3f}"
+            if figure.get("low") is not None and figure.get("high") is not None:
+                text += f" ({figure['low']:.3f} to {figure['high']:.3f})"
+            texts.append(f"{who} {text}")
+    return [("accuracy", ", ".join(texts))] if texts else []
+
+
+def table_of_runs(found: list[Run], runs: Path) -> None:
+    """One line per run, newest first."""
+    console = _console()
+    if not found:
+        console.print(f"No runs in {escape(str(runs))}.")
+        return
+    for run in found:
+        step = next((s.name for s in run.steps.values() if s.state not in _WELL), "")
+        took = duration(run.seconds) if run.seconds is not None else ""
+        source = escape(str(run.arguments.get("source", "")))
+        console.print(
+            f"{run.id}  {_mark(console, run.state)} {run.state:<9}  {took:>12}  {source}"
+            + (f"  at {step}" if step and run.state != State.SUCCEEDED else "")
+        )
+
+
+_WELL = {State.SUCCEEDED, State.REUSED, State.SKIPPED}
+
+
+def show(run: Run) -> None:
+    """All of a run that fits on a screen."""
+    console = _console()
+    took = f" in {duration(run.seconds)}" if run.seconds is not None else ""
+    console.print(f"run {run.id}  {_mark(console, run.state)} {run.state}{took}")
+    console.print(f"started {run.started}, pipeline {run.pipeline}")
+    for name, value in run.arguments.items():
+        console.print(escape(f"  {name} = {value}"))
+    for step in run.steps.values():
+        console.print(_line(console, step))
+        for name, number in step.metrics.items():
+            console.print(escape(f"    {name} = {number:g}"))
+        for name, output in step.outputs.items():
+            if "path" in output and Path(output["path"]).exists():
+                console.print(escape(f"    {name}: {output['path']}"))
+        for line in (step.error or "").splitlines():
+            console.print(f"    [red]{escape(line)}[/red]")
+        if step.error and step.log:
+            console.print(escape(f"    log: {step.log}"))
+    if run.error and not any(step.error for step in run.steps.values()):
+        console.print(f"[red]{escape(run.error)}[/red]")
+    if run.state == State.SUCCEEDED:
+        for name, text in results(run):
+            console.print(f"{name:<9}{escape(text)}")

@@ -1,0 +1,80 @@
+"""`run`: the DAG on this machine, a process per step."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from birdsong.cli.options import RunsFolder
+
+
+class Profile(StrEnum):
+    """Names of `birdsong.config.PROFILES`."""
+
+    DEMO = "demo"
+    QUICK = "quick"
+    REFERENCE = "reference"
+
+
+def run(
+    source: Annotated[
+        str,
+        typer.Option(
+            metavar="URI",
+            help="Recordings: a folder, a zip, s3://bucket/prefix, gs://bucket/prefix (or a .zip "
+            "there), or demo: for generated songs. Default: demo:.",
+        ),
+    ] = "",
+    profile: Annotated[
+        Profile | None,
+        typer.Option(
+            help="demo: generated songs, a tiny network. quick: small data on CPUs in minutes. "
+            "reference: the full recipe, for GPUs. Default: demo for demo:, else quick.",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A parameter of the pipeline, such as epochs=5 or target_fpr=0.02; may be "
+            "given often. They are listed, with units and ranges, at the top of pipeline.py.",
+        ),
+    ] = None,
+    runs: RunsFolder = Path("runs"),
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Say what would run, bytes, seconds and free disk; start nothing."
+        ),
+    ] = False,
+) -> int:
+    """Run the pipeline here: ingest, split, featurize, tune, train, evaluate, register, deploy.
+
+    Ends with 0, with 1 if a step failed, with 130 if it was cancelled.
+    """
+    from birdsong.runs import signals
+
+    with signals.listening() as cancel:
+        from birdsong.cli import console
+        from birdsong.runs import arguments, engine, graph, plan
+        from birdsong.runs.record import State
+        from pipeline import birdsong
+
+        cancel.check_interrupt()
+        ir = graph.as_ir(birdsong)
+        values = arguments.resolve(
+            ir, source=source, profile=profile, settings=settings or [], runs=runs
+        )
+        planned = plan.make(values, runs, graph.steps(ir))
+        cancel.check_interrupt()
+        if dry_run:
+            typer.echo(plan.as_text(planned))
+            plan.refuse_if_it_does_not_fit(planned)
+            return 0
+        plan.refuse_if_it_does_not_fit(planned)
+        with console.Live(runs) as live:
+            result = engine.execute(birdsong, values, runs, listener=live, cancel=cancel)
+    console.summary(result, runs)
+    return {State.SUCCEEDED: 0, State.CANCELLED: 130}.get(result.state, 1)

@@ -1,0 +1,40 @@
+"""`runs`: what was run, and what came of it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from birdsong.cli.options import RunsFolder
+
+app = typer.Typer(help="Look at runs.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_runs(runs: RunsFolder = Path("runs")) -> None:
+    """List the runs, newest first."""
+    from birdsong.cli import console
+    from birdsong.runs import record
+
+    console.table_of_runs(record.list_runs(runs), runs)
+
+
+@app.command("show")
+def show(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Id of a run, the start of one, or latest.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="The whole record as JSON.")] = False,
+    runs: RunsFolder = Path("runs"),
+) -> None:
+    """Show a run: its state, and for each step its seconds, outputs, metrics and error."""
+    import json
+
+    from birdsong.cli import console
+    from birdsong.runs import record
+
+    found = record.find(runs, run)
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), indent=1))
+    else:
+        console.show(found)

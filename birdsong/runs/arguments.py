@@ -1,0 +1,155 @@
+"""From what a person typed to the value of every parameter, checked before anything starts."""
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from birdsong import config
+from birdsong.errors import BirdsongError, ConfigError
+from birdsong.runs import graph
+
+REMOTE = ("s3://", "gs://")
+
+
+def resolve(
+    ir: graph.Ir,
+    *,
+    source: str = "",
+    profile: str | None = None,
+    settings: Iterable[str] = (),
+    runs: str | Path = "runs",
+) -> dict[str, Any]:
+    """Values of all parameters: the pipeline's defaults, the profile, the source, the settings.
+
+    Args:
+        ir: The compiled pipeline.
+        source: Where the recordings are; empty for the profile's.
+        profile: Name in `config.PROFILES`; None for demo with generated data, else quick.
+        settings: Texts `name=value`.
+        runs: Folder of all runs, which also holds the default registry.
+
+    Raises:
+        ConfigError: A name is unknown or a value does not fit.
+    """
+    given = dict(_parse(graph.parameter_types(ir), text) for text in settings)
+    source = str(given.pop("source", "")) or source
+    if profile is None:
+        profile = "demo" if not source or source.startswith("demo:") else "quick"
+    if profile not in config.PROFILES:
+        raise ConfigError(
+            f"No profile {profile!r}. Profiles: {', '.join(sorted(config.PROFILES))}."
+        )
+    values = graph.defaults(ir) | config.PROFILES[profile]
+    values |= ({"source": source} if source else {}) | given
+    values["source"] = _place(str(values["source"]))
+    if not values["registry"]:
+        from birdsong.registry import default_registry
+
+        values["registry"] = default_registry(runs)
+    check(values)
+    return graph.with_defaults(ir, values)
+
+
+def _parse(types: Mapping[str, type], text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    name = name.strip()
+    if not equals or not name:
+        raise ConfigError(f"--set {text}: write it as name=value, such as --set epochs=5.")
+    if name not in types:
+        near = difflib.get_close_matches(name, types, n=1, cutoff=0.5)
+        guess = f" Did you mean {near[0]}?" if near else ""
+        raise ConfigError(
+            f"--set {name}: the pipeline has no such parameter.{guess} Known: {', '.join(types)}."
+        )
+    return name, parse_value(name, value.strip(), types[name])
+
+
+def parse_value(name: str, text: str, kind: type) -> Any:
+    """Read a value as the type that the pipeline declares.
+
+    Raises:
+        ConfigError: The text is no such value.
+    """
+    if kind is bool:
+        known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if text.lower() not in known:
+            raise ConfigError(f"{name}: needs true or false, got {text!r}.")
+        return known[text.lower()]
+    if kind is int:
+        try:
+            return int(text)
+        except ValueError:
+            raise ConfigError(f"{name}: needs a whole number, got {text!r}.") from None
+    if kind is float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise ConfigError(f"{name}: needs a number, got {text!r}.") from None
+        if not math.isfinite(value):
+            raise ConfigError(f"{name}: needs a finite number, got {text!r}.")
+        return value
+    return text
+
+
+def _place(source: str) -> str:
+    """A local source as an absolute path that exists; others as they are."""
+    if source.startswith(REMOTE):
+        if not source.split("://", 1)[1].strip("/"):
+            raise ConfigError(
+                f"source {source}: name a bucket, as in {source.split(':')[0]}://b/p."
+            )
+        return source
+    if source.startswith("demo:"):
+        from birdsong import demo_data
+
+        demo_data.parse(source)
+        return source
+    if "://" in source and not source.startswith("file://"):
+        raise ConfigError(
+            f"source {source}: not a place that can be read. Give a folder, a zip, "
+            "s3://bucket/prefix, gs://bucket/prefix or demo:."
+        )
+    path = Path(source.removeprefix("file://")).expanduser().resolve()
+    if not path.exists():
+        raise ConfigError(
+            f"source {path}: there is nothing. Give a folder, a zip, s3://bucket/prefix, "
+            "gs://bucket/prefix, or demo: for generated songs."
+        )
+    if path.is_file() and path.suffix.lower() != ".zip":
+        raise ConfigError(f"source {path}: a single file must be a .zip; else give its folder.")
+    return str(path)
+
+
+def check(values: Mapping[str, Any]) -> None:
+    """Build the settings of every stage, so that a value out of its range is seen at once.
+
+    Raises:
+        ConfigError: All findings, one line each.
+    """
+    stages: list[tuple[type[config.Settings], dict[str, str]]] = [
+        (config.IngestConfig, {}),
+        (config.SplitConfig, {}),
+        (config.FeatureConfig, {}),
+        (config.Hyperparameters, {}),
+        (config.TrainConfig, {}),
+        (config.TuneConfig, {"epochs": "trial_epochs"}),
+        (config.EvaluateConfig, {}),
+        (config.RegisterConfig, {}),
+        (config.DeployConfig, {}),
+    ]
+    problems: dict[str, None] = {}
+    for stage, renamed in stages:
+        fields = {field: renamed.get(field, field) for field in stage.model_fields}
+        chosen = {field: values[name] for field, name in fields.items() if name in values}
+        try:
+            stage(**chosen)
+        except BirdsongError as error:
+            for problem in str(error).split("; "):
+                field, colon, rest = problem.partition(": ")
+                problems[f"{renamed.get(field, field)}{colon}{rest}"] = None
+    if values.get("target") == "sagemaker":
+        problems["target: sagemaker is not there yet; choose none or local."] = None
+    if problems:
+        raise ConfigError("\n".join(problems))
