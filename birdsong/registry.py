@@ -25,7 +25,7 @@ from birdsong.errors import BirdsongError, ConfigError, DataError, StorageError
 CHAMPION = "champion"
 EXPERIMENT = "birdsong"
 VERSION = "version.json"
-_LOCK_SECONDS = 120.0
+_LOCK_SECONDS, _BUSY_SECONDS = 120.0, 10.0
 _SWITCHES = {
     # No usage reports, no hints for coding agents: a run needs no network and says what it did.
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -286,7 +286,7 @@ def _check_database(file: Path) -> None:
     if not file.exists() or file.stat().st_size == 0:
         return
     try:
-        with contextlib.closing(sqlite3.connect(file, timeout=10)) as connection:
+        with contextlib.closing(sqlite3.connect(file, timeout=_BUSY_SECONDS)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("ROLLBACK")
     except sqlite3.DatabaseError as error:
