@@ -567,8 +567,12 @@ def _passes(error: Exception) -> bool:
     )
 
 
-def _absent(uri: str) -> StorageError:
-    return StorageError(f"{uri} does not exist. Check the bucket and the path.")
+class AbsentError(StorageError):
+    """A place is reachable, but there is nothing at it."""
+
+
+def _absent(uri: str) -> AbsentError:
+    return AbsentError(f"{uri} does not exist. Check the bucket and the path.")
 
 
 def _explained(uri: str, error: Exception) -> BirdsongError:

@@ -1,0 +1,388 @@
+"""Stage ingest: find the recordings of a source, look at each, and write down what is good.
+
+The bytes stay where they are, unless a snapshot is wanted. Recordings are read and decoded by
+threads (decoding happens outside Python's lock) and settled in the order of their ids, so that
+the result does not depend on timing. See `birdsong.layouts` for what a source may look like.
+"""
+
+import collections
+import hashlib
+import io
+import os
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+from birdsong import artifacts, audit, demo_data, layouts, progress, storage
+from birdsong.config import IngestConfig
+from birdsong.errors import DataError
+from birdsong.examine import Examination, examine
+from birdsong.ledger import Ledger
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+NOT_BAD = frozenset({"duplicate", "clipped"})
+"""Problems that do not count towards `max_bad_share`: nothing is lost or doubtful by them."""
+SNAPSHOT_BYTES = 2**30
+"""Size from which the next tar of a snapshot is begun."""
+
+TEXT_COLUMNS = ("scientific_name", "common_name", "author", "date", "licence")
+NUMBER_COLUMNS = ("latitude", "longitude", "rating")
+
+_BATCH = 2_000
+
+
+def ingest(recordings_path: str, audit_path: str, config: IngestConfig) -> dict[str, float]:
+    """Find the recordings of a source, read their metadata and audit them.
+
+    Of recordings with the same bytes the first one (by id) is kept; the labels of the others are
+    added to its secondary labels where they differ. Bad are recordings that are unreadable, empty
+    or silent, entries without a file, files without an entry, and entries that do not parse.
+
+    Args:
+        recordings_path: Where the artifact goes: `recordings.parquet`, `problems.parquet` and,
+            with a snapshot, `snapshot/*.tar`.
+        audit_path: Where the HTML page goes; it is also written when too many are bad.
+        config: The source and how many bad recordings are borne.
+
+    Returns:
+        Counts of recordings, species, hours and problems, for the metrics of the run.
+
+    Raises:
+        ConfigError: The source's URI is not understood.
+        DataError: There are no recordings, the table lacks a column, the zip is broken, or the
+            share of bad recordings is above `config.max_bad_share`.
+        StorageError: The source is absent or cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="birdsong-ingest-") as scratch:
+        ledger = Ledger(Path(scratch) / "ledger.sqlite")
+        try:
+            layout = _gather(config, ledger)
+            count = ledger.settle(layout.audio_root)
+            with artifacts.create(recordings_path, "recordings", config) as folder:
+                _examine_all(ledger, count, config, folder)
+                summary = summarise(ledger)
+                audit.write(audit_path, ledger, summary, config, layout.name)
+                _refuse_bad(ledger, summary, config, audit_path)
+                _write_recordings(ledger, folder.path / "recordings.parquet")
+                _write_problems(ledger, folder.path / "problems.parquet")
+        finally:
+            ledger.close()
+    return summary
+
+
+def _gather(config: IngestConfig, ledger: Ledger) -> layouts.Layout:
+    """List the source's files, recognise its layout and read its table."""
+    if storage.scheme_of(config.source) == "demo":
+        for row in demo_data.catalogue(config.source):
+            uri = row.pop("uri")
+            ledger.add_file(storage.File(path=row["filename"], uri=uri, size=0))
+            ledger.add_entry(layouts.entry_of(row), row["filename"])
+        return layouts.Layout("demo", None, "")
+    survey = layouts.Survey()
+    tables: dict[str, storage.File] = {}
+    for file in storage.list_files(config.source):
+        survey.see(file.path)
+        if file.path in survey.tables:
+            tables[file.path] = file
+        if layouts.is_audio(file.path) and not layouts.is_junk(file.path):
+            ledger.add_file(file)
+    if not survey.audio_count:
+        raise DataError(
+            f"{config.source} holds no recordings: no file below it ends in "
+            f"{', '.join(sorted(layouts.DECODED))}. Give the folder, zip or prefix that holds the "
+            "species' folders, or the BirdCLEF table and its audio folder."
+        )
+    headers = {}
+    if config.layout != "folders":
+        for path in layouts.tables_to_look_at(survey):
+            with _text_of(tables[path]) as lines:
+                headers[path] = layouts.header(lines, path)
+    layout = layouts.find(survey, config.layout, headers)
+    if layout.table is None:
+        for path in ledger.paths(layout.audio_root):
+            entry = layouts.of_folder(path.removeprefix(layout.audio_root))
+            if entry.label:
+                ledger.add_entry(entry, path)
+        return layout
+    with _text_of(tables[layout.table]) as lines:
+        for entry in layouts.read(lines, layout):
+            ledger.add_entry(entry, layout.audio_root + entry.id)
+    return layout
+
+
+def _text_of(file: storage.File) -> io.TextIOWrapper:
+    stream: BinaryIO
+    if file.fault:
+        raise DataError(f"{file.path} cannot be read: {file.fault}.")
+    if file.offset is None:
+        stream = storage.open_for_reading(file.uri)
+    else:
+        stream = io.BytesIO(storage.read_file(file)[0])
+    return io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+
+
+def _examine_all(
+    ledger: Ledger, count: int, config: IngestConfig, folder: artifacts.Folder
+) -> None:
+    remote = storage.scheme_of(config.source) in {"s3", "gs"}
+    cores = len(os.sched_getaffinity(0))
+    # Over the network most of the time is waiting, so more are under way than there are cores.
+    workers = min(32, 8 * cores) if remote else cores
+    snapshot = Snapshot(folder) if config.snapshot else None
+
+    def look(item: tuple[str, str, storage.File]) -> tuple[str, str, storage.File, Examination]:
+        return (*item, examine(item[2], keep_bytes=config.snapshot))
+
+    results = in_order(look, ledger.to_examine(), workers)
+    for name, label, file, found in progress.track(results, count, "examine", "recordings"):
+        _settle_one(ledger, name, label, file, found, snapshot)
+    if snapshot:
+        snapshot.close()
+
+
+def _settle_one(
+    ledger: Ledger,
+    name: str,
+    label: str,
+    file: storage.File,
+    found: Examination,
+    snapshot: "Snapshot | None",
+) -> None:
+    if found.problem and found.problem != "clipped":
+        ledger.add_problem(name, file.uri, found.problem, found.detail)
+        return
+    twin = ledger.first_with(found.sha256)
+    if twin:
+        added = ledger.merge_labels(twin[0], name)
+        detail = f"the same bytes as {twin[0]}"
+        if label != twin[1]:
+            detail += f", which is labelled {twin[1]!r}, this one {label!r}"
+        if added:
+            detail += f"; {', '.join(added)} added to its secondary labels"
+        ledger.add_problem(name, file.uri, "duplicate", detail)
+        return
+    if found.problem:
+        ledger.add_problem(name, file.uri, found.problem, found.detail, excluded=False)
+    place: dict[str, Any] = {
+        "uri": file.uri,
+        "member": file.member,
+        "offset": found.offset,
+        "size": file.size or found.size,
+        "compression": file.compression,
+    }
+    if snapshot and found.data is not None:
+        place |= snapshot.add(name, found.data)
+    ledger.add_result(name, found, place)
+
+
+def in_order(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+    """Apply a function by threads and give the results in the order of the items.
+
+    Only twice as many items as workers are under way, so that memory does not grow.
+    """
+    waiting: collections.deque[Future[R]] = collections.deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+class Snapshot:
+    """Original bytes of recordings, one after the other in a few tar files."""
+
+    def __init__(self, folder: artifacts.Folder) -> None:
+        self._folder = folder
+        self._number = -1
+        self._tar: tarfile.TarFile | None = None
+        self._file: _HashedFile | None = None
+
+    def add(self, name: str, data: bytes) -> dict[str, Any]:
+        """Append a recording; gives the place that `storage.read_recording` reads it from."""
+        if self._tar is None or self._tar.offset >= SNAPSHOT_BYTES:
+            self.close()
+            self._number += 1
+            path = self._folder.path / self._name()
+            path.parent.mkdir(exist_ok=True)
+            self._file = _HashedFile(path)
+            self._tar = tarfile.open(  # noqa: SIM115
+                fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT
+            )
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        self._tar.addfile(info, io.BytesIO(data))
+        blocks = -(-len(data) // tarfile.BLOCKSIZE)
+        return {
+            "uri": self._name(),
+            "member": name,
+            "offset": self._tar.offset - blocks * tarfile.BLOCKSIZE,
+            "size": len(data),
+            "compression": "stored",
+        }
+
+    def _name(self) -> str:
+        return f"snapshot/{self._number:05d}.tar"
+
+    def close(self) -> None:
+        """Finish the tar at hand."""
+        if self._tar is not None and self._file is not None:
+            self._tar.close()
+            self._folder.known_sha256[self._name()] = self._file.close_and_hash()
+        self._tar = self._file = None
+
+
+class _HashedFile(io.FileIO):
+    """A file that hashes what is written to it, so that it need not be read again for that."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "wb")
+        self._hash = hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        self._hash.update(view)
+        written = 0
+        while written < len(view):
+            written += super().write(view[written:]) or 0
+        return written
+
+    def close_and_hash(self) -> str:
+        """Close it and give the SHA-256 of all that was written."""
+        self.close()
+        return self._hash.hexdigest()
+
+
+# --- what came of it ----------------------------------------------------------------------------
+
+
+def summarise(ledger: Ledger) -> dict[str, float]:
+    """Counts for the metrics of the run; every one is finite."""
+    (row,) = ledger.table(
+        "SELECT count(*), count(DISTINCT label), coalesce(sum(seconds), 0) / 3600 "
+        "FROM results JOIN entries USING (id)"
+    )
+    problems = dict(ledger.table("SELECT problem, count(*) FROM problems GROUP BY problem"))
+    excluded = dict(
+        ledger.table("SELECT problem, count(*) FROM problems WHERE excluded GROUP BY problem")
+    )
+    bad = sum(count for name, count in excluded.items() if name not in NOT_BAD)
+    total = row[0] + sum(excluded.values())
+    return {
+        "recordings": float(row[0]),
+        "species": float(row[1]),
+        "hours": round(float(row[2]), 4),
+        "excluded": float(sum(excluded.values())),
+        "bad_share": bad / total if total else 0.0,
+        **{name.replace(" ", "_"): float(count) for name, count in sorted(problems.items())},
+    }
+
+
+def _refuse_bad(
+    ledger: Ledger, summary: dict[str, float], config: IngestConfig, audit_path: str
+) -> None:
+    reasons = ledger.table(
+        "SELECT problem, count(*), min(id), detail FROM problems WHERE excluded "
+        "GROUP BY problem ORDER BY count(*) DESC"
+    )
+    told = "; ".join(
+        f"{count:,} {problem} (first: {name}: {detail})" for problem, count, name, detail in reasons
+    )
+    if not summary["recordings"]:
+        raise DataError(
+            f"none of the recordings of {config.source} can be used: {told or 'there are none'}. "
+            f"The audit lists them: {audit_path}"
+        )
+    if summary["bad_share"] > config.max_bad_share:
+        raise DataError(
+            f"{100 * summary['bad_share']:.1f} % of the recordings of {config.source} are bad, "
+            f"max_bad_share allows {100 * config.max_bad_share:g} %: {told}. Duplicates and "
+            f"clipped ones do not count. The audit lists them: {audit_path}. Mend the source, or "
+            "set max_bad_share higher if they can be done without."
+        )
+
+
+def _schema() -> "pa.Schema":
+    import pyarrow as pa
+
+    text = pa.string()
+    return pa.schema(
+        [
+            pa.field("id", text, nullable=False),
+            pa.field("label", text, nullable=False),
+            pa.field("secondary", pa.list_(text), nullable=False),
+            *(pa.field(name, text) for name in TEXT_COLUMNS),
+            *(pa.field(name, pa.float64()) for name in NUMBER_COLUMNS),
+            pa.field("sha256", text, nullable=False),
+            pa.field("seconds", pa.float64(), nullable=False),
+            pa.field("rate", pa.int32(), nullable=False),
+            pa.field("channels", pa.int16(), nullable=False),
+            pa.field("uri", text, nullable=False),
+            pa.field("member", text),
+            pa.field("offset", pa.int64()),
+            pa.field("size", pa.int64(), nullable=False),
+            pa.field("compression", text),
+            pa.field("extra", pa.map_(text, text), nullable=False),
+        ]
+    )
+
+
+def _write_recordings(ledger: Ledger, path: Path) -> None:
+    names = {
+        row[0]: row[1]
+        for row in ledger.table(
+            "SELECT json_extract(metadata, '$.scientific_name') AS name, min(label) FROM entries "
+            "WHERE name IS NOT NULL AND fault IS NULL GROUP BY name"
+        )
+    }
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for entry, values in ledger.recordings():
+            # BirdCLEF 2020 names secondary species as "Scientific name_Common name".
+            secondary = [names.get(name.partition("_")[0], name) for name in entry.secondary]
+            yield values | {
+                "id": entry.id,
+                "label": entry.label,
+                "secondary": [label for label in dict.fromkeys(secondary) if label != entry.label],
+                **{name: getattr(entry, name) for name in (*TEXT_COLUMNS, *NUMBER_COLUMNS)},
+                "extra": list(entry.extra.items()),
+            }
+
+    _write_parquet(rows(), _schema(), path)
+
+
+def _write_problems(ledger: Ledger, path: Path) -> None:
+    import pyarrow as pa
+
+    text = pa.string()
+    names = ("id", "uri", "problem", "detail", "excluded")
+    schema = pa.schema([*(pa.field(name, text) for name in names[:4]), ("excluded", pa.bool_())])
+    rows = (dict(zip(names, row, strict=True)) for row in ledger.problems())
+    _write_parquet(rows, schema, path)
+
+
+def _write_parquet(rows: Iterator[dict[str, Any]], schema: "pa.Schema", path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+        batch: list[dict[str, Any]] = []
+        for row in rows:
+            batch.append(row)
+            if len(batch) == _BATCH:
+                writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+                batch.clear()
+        writer.write_table(pa.Table.from_pylist(batch, schema=schema))
