@@ -2,6 +2,7 @@
 
 import hashlib
 import html
+import itertools
 import re
 import time
 from pathlib import Path
@@ -170,7 +171,7 @@ def test_a_group_of_several_species_stays_whole_and_every_species_can_be_learnt(
     bounds = np.unique(np.concatenate([[0, 600], rng.integers(0, 600, 150)]))
     groups = [
         splits.Group(f"g{i}", "author", tuple(range(start, end)))
-        for i, (start, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True))
+        for i, (start, end) in enumerate(itertools.pairwise(bounds))
     ]
     assigned = splits.assign(labels, groups, SplitConfig())
     for group in groups:
