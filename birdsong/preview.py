@@ -126,7 +126,7 @@ def _take(features: "FeatureSet", row: int, details: Mapping[str, Mapping[str, A
     ]
     width = min(100.0, 100 * len(samples) / rate / EXCERPT_SECONDS)
     image = pages.inline_image(
-        _picture(spectrogram(samples, rate)), "image/jpeg", f"Spectrogram of {name}"
+        picture(spectrogram(samples, rate)), "image/jpeg", f"Spectrogram of {name}"
     )
     return Markup(
         '<div class="take"><figure><div style="padding:0;height:100%;width:{:.1f}%">{}</div>'
@@ -138,7 +138,7 @@ def _take(features: "FeatureSet", row: int, details: Mapping[str, Mapping[str, A
         rate / 2000,
         name,
         " · ".join(str(fact) for fact in facts),
-        pages.player(_ogg(samples, rate), "audio/ogg"),
+        pages.player(ogg(samples, rate), "audio/ogg"),
     )
 
 
@@ -151,7 +151,8 @@ def _liveliest(samples: np.ndarray, rate: int) -> np.ndarray:
     return samples[best : best + length]
 
 
-def _picture(level: np.ndarray) -> bytes:
+def picture(level: np.ndarray) -> bytes:
+    """Levels of `spectrogram` as a JPEG."""
     import matplotlib.image
 
     buffer = io.BytesIO()
@@ -168,7 +169,8 @@ def _picture(level: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _ogg(samples: np.ndarray, rate: int) -> bytes:
+def ogg(samples: np.ndarray, rate: int) -> bytes:
+    """Write int16 samples, shape (samples,), as a small OGG Vorbis file for a player."""
     import soundfile
 
     buffer = io.BytesIO()
