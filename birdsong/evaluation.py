@@ -1,0 +1,497 @@
+"""Stage: choose thresholds on calibration, measure on test, and keep what later stages check."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from birdsong import artifacts, audio, baseline, bootstrap, calibration, metrics, report, thresholds
+from birdsong.bootstrap import Interval
+from birdsong.config import EvaluateConfig
+from birdsong.errors import DataError
+from birdsong.metrics import Figures
+from birdsong.scoring import Scorer, WindowScores, score_windows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from birdsong.features import FeatureSet
+
+TOP = 3
+MOST_ERRORS = 12
+"""Errors that the report shows with a picture and a player."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the step shows in the DAG; every number is finite.
+
+    Attributes:
+        metrics: Headline figures on test.
+        roc_fpr, roc_tpr, roc_thresholds: ROC over all species, at most 200 points.
+        confusion_labels, confusion_matrix: Rows are what is labelled, columns what is said.
+    """
+
+    metrics: dict[str, float]
+    roc_fpr: list[float]
+    roc_tpr: list[float]
+    roc_thresholds: list[float]
+    confusion_labels: list[str]
+    confusion_matrix: list[list[int]]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One part of the data with the scores of network and baseline.
+
+    Attributes:
+        index: One row per window.
+        labels: int8, shape (windows, species).
+        network, baseline: Scores in [0, 1], shape (windows, species).
+        best_frame: Which frame gave the network's score, shape (windows, species).
+    """
+
+    index: "pd.DataFrame"
+    labels: metrics.Labels
+    network: metrics.Scores
+    baseline: metrics.Scores
+    best_frame: npt.NDArray[np.int16]
+
+    @property
+    def groups(self) -> list[str]:
+        """Group of each window."""
+        return [str(group) for group in self.index["group"]]
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """The test recordings: the highest scores of their windows.
+
+    Attributes:
+        index: The row of each recording's first window.
+        labels: int8, shape (recordings, species).
+        network, baseline: Scores in [0, 1], shape (recordings, species).
+        windows: How many windows each has, shape (recordings,).
+    """
+
+    index: "pd.DataFrame"
+    labels: metrics.Labels
+    network: metrics.Scores
+    baseline: metrics.Scores
+    windows: npt.NDArray[np.int_]
+
+
+def evaluate_threshold(
+    model_path: str | Path,
+    calibration_path: str | Path,
+    test_path: str | Path,
+    thresholds_path: str | Path,
+    evaluation_path: str | Path,
+    report_path: str | Path,
+    config: EvaluateConfig,
+) -> Evaluation:
+    """Choose thresholds on calibration windows and measure the model on test recordings.
+
+    Args:
+        model_path: Output of train.
+        calibration_path: Calibration windows of featurize.
+        test_path: Test windows of featurize.
+        thresholds_path: Where `thresholds.json` and `calibration.json` are written.
+        evaluation_path: Where figures, scores and golden recordings are written.
+        report_path: Where the HTML report is written.
+        config: Target rate, fewest positives, golden recordings, seed.
+
+    Returns:
+        The figures that the DAG shows.
+
+    Raises:
+        DataError: Model and features do not belong together, or a recording is in both parts.
+    """
+    from birdsong.features import FeatureSet
+
+    scorer = Scorer(model_path)
+    plain = baseline.load(model_path)
+    held_out, fresh = FeatureSet(calibration_path), FeatureSet(test_path)
+    _check_apart(held_out, fresh)
+    calibrated = _score(scorer, plain, held_out)
+    tested = _score(scorer, plain, fresh)
+    codes = list(scorer.codes)
+
+    chosen = thresholds.pick_thresholds(
+        calibrated.network, calibrated.labels, codes, config.target_fpr, config.min_positives
+    )
+    rival = thresholds.pick_thresholds(
+        calibrated.baseline, calibrated.labels, codes, config.target_fpr, config.min_positives
+    )
+    temperature = calibration.fit_temperature(calibrated.network, calibrated.labels)
+    with artifacts.create(
+        thresholds_path,
+        kind="thresholds",
+        settings=config,
+        inputs={"model": model_path, "calibration": calibration_path},
+    ) as folder:
+        artifacts.write_json(folder.path / "thresholds.json", chosen)
+        artifacts.write_json(
+            folder.path / "calibration.json", _calibration_json(temperature, calibrated)
+        )
+
+    recordings = by_recording(tested)
+    cuts = thresholds.as_array(chosen, codes)
+    figures = {
+        "network": Figures(recordings.network, recordings.labels, cuts),
+        "baseline": Figures(
+            recordings.baseline, recordings.labels, thresholds.as_array(rival, codes)
+        ),
+    }
+    groups = [str(group) for group in recordings.index["group"]]
+    told, differences = metrics.headlines(figures, groups, config.seed)
+    summary = {
+        "unit": "recording: the highest score of its windows",
+        "interval": "95 %, bootstrap of groups; exact binomial where all or none are right",
+        "ties": "of equal scores the species that stands first in classes.json counts",
+        "counts": _counts(calibrated, recordings, tested, codes, chosen),
+        "network": _as_json(told["network"]),
+        "baseline": _as_json(told["baseline"]),
+        "difference": _as_json(differences),
+        "false_positives": _realised(tested, cuts, config),
+        "calibration": _calibration_on_test(temperature, tested),
+        "per_species": _per_species(calibrated, recordings, tested, figures, codes, chosen),
+    }
+    golden = pick_golden(calibrated.index, config.golden)
+    with artifacts.create(
+        evaluation_path,
+        kind="evaluation",
+        settings=config,
+        inputs={
+            "model": model_path,
+            "calibration": calibration_path,
+            "test": test_path,
+            "thresholds": thresholds_path,
+        },
+    ) as folder:
+        artifacts.write_json(folder.path / "metrics.json", summary)
+        _recording_table(recordings, codes).to_parquet(
+            folder.path / "test_scores.parquet", index=False
+        )
+        for name, part in (("calibration_scores", calibrated), ("test_window_scores", tested)):
+            _window_table(part).to_parquet(folder.path / f"{name}.parquet", index=False)
+        _write_golden(folder.path / "golden", scorer, held_out, golden)
+
+    fpr, tpr, cut = metrics.roc_curve(recordings.network, recordings.labels)
+    labels, matrix = metrics.confusion(recordings.network, recordings.labels, codes)
+    report.write_report(
+        report_path,
+        report.Findings(
+            classes=fresh.classes,
+            metrics=summary,
+            thresholds=chosen,
+            temperature=temperature,
+            curves={
+                "network": (fpr, tpr),
+                "baseline": metrics.roc_curve(recordings.baseline, recordings.labels)[:2],
+            },
+            reliability=(
+                calibration.reliability(tested.network, tested.labels),
+                calibration.reliability(temperature.probabilities(tested.network), tested.labels),
+            ),
+            confusion=(labels, matrix),
+            errors=_worst_errors(recordings, tested, codes, fresh),
+        ),
+    )
+    return Evaluation(
+        metrics=_flat(summary),
+        roc_fpr=fpr,
+        roc_tpr=tpr,
+        roc_thresholds=cut,
+        confusion_labels=labels,
+        confusion_matrix=matrix,
+    )
+
+
+def by_recording(part: Scored) -> Recordings:
+    """Windows to recordings: the highest of their scores."""
+    ids = [str(name) for name in part.index["id"]]
+    firsts, network = metrics.by_recording(ids, part.network)
+    _, plain = metrics.by_recording(ids, part.baseline)
+    index = part.index.iloc[firsts].reset_index(drop=True)
+    counts = part.index.groupby("id").size()
+    return Recordings(
+        index,
+        part.labels[firsts],
+        network,
+        plain,
+        np.array([counts[name] for name in index["id"]], int),
+    )
+
+
+def pick_golden(index: "pd.DataFrame", count: int) -> list[int]:
+    """Choose windows that check a server: different species, from the shortest to the longest.
+
+    Args:
+        index: Calibration windows: id, window, label, samples.
+        count: Most windows.
+
+    Returns:
+        Row positions, the shortest window first; the choice depends on the index alone.
+    """
+    order = sorted(
+        range(len(index)),
+        key=lambda row: (
+            int(index["samples"].iloc[row]),
+            str(index["id"].iloc[row]),
+            int(index["window"].iloc[row]),
+        ),
+    )
+    used: dict[str, int] = {}
+    taken: dict[int, int] = {}
+    for aim in np.linspace(0, len(order) - 1, min(count, len(order))):
+        # A species not heard yet is worth a walk along the lengths, but the two ends stand.
+        ends = aim in (0, len(order) - 1)
+        place = min(
+            (place for place in range(len(order)) if place not in taken),
+            key=lambda place: (
+                abs(place - aim)
+                if ends
+                else abs(place - aim)
+                + len(order) * used.get(str(index["label"].iloc[order[place]]), 0)
+            ),
+        )
+        taken[place] = order[place]
+        label = str(index["label"].iloc[order[place]])
+        used[label] = used.get(label, 0) + 1
+    return [taken[place] for place in sorted(taken)]
+
+
+def _check_apart(first: "FeatureSet", second: "FeatureSet") -> None:
+    both = set(first.index["sha256"]) & set(second.index["sha256"])
+    if both:
+        raise DataError(
+            f"{len(both)} recordings are in calibration and in test, so the figures would flatter. "
+            "Run split and featurize again."
+        )
+
+
+def _score(scorer: Scorer, plain: baseline.Baseline, features: "FeatureSet") -> Scored:
+    found: WindowScores = score_windows(scorer, features)
+    if plain.codes != scorer.codes:
+        raise DataError("Network and baseline know other species. Train the model again.")
+    labels = metrics.label_matrix(
+        found.index["label"].tolist(), found.index["secondary"].tolist(), scorer.codes
+    )
+    return Scored(found.index, labels, found.scores, plain.scores(features), found.best_frame)
+
+
+def _calibration_json(found: calibration.Calibration, part: Scored) -> dict[str, Any]:
+    after = found.probabilities(part.network)
+    return {
+        **found.as_json(),
+        "windows": len(part.index),
+        "ece_before": calibration.reliability(part.network, part.labels).ece,
+        "ece_after": calibration.reliability(after, part.labels).ece,
+        "log_loss_before": calibration.log_loss(part.network, part.labels),
+        "log_loss_after": calibration.log_loss(after, part.labels),
+    }
+
+
+def _calibration_on_test(found: calibration.Calibration, part: Scored) -> dict[str, Any]:
+    after = found.probabilities(part.network)
+    return {
+        "temperature": found.temperature,
+        "ece_before": calibration.reliability(part.network, part.labels).ece,
+        "ece_after": calibration.reliability(after, part.labels).ece,
+    }
+
+
+def _counts(
+    calibrated: Scored,
+    recordings: Recordings,
+    tested: Scored,
+    codes: Sequence[str],
+    chosen: Mapping[str, Any],
+) -> dict[str, int]:
+    how = [entry["how"] for entry in chosen["species"].values()]
+    return {
+        "test_recordings": len(recordings.index),
+        "test_windows": len(tested.index),
+        "test_groups": int(recordings.index["group"].astype(str).nunique()),
+        "test_species": int(recordings.index["label"].nunique()),
+        "calibration_recordings": int(calibrated.index["id"].nunique()),
+        "calibration_windows": len(calibrated.index),
+        "species": len(codes),
+        "thresholds_own": how.count("own"),
+        "thresholds_pooled": how.count("pooled"),
+        "thresholds_none": how.count("none"),
+    }
+
+
+def _realised(
+    tested: Scored, cuts: npt.NDArray[np.float64], config: EvaluateConfig
+) -> dict[str, Any]:
+    """False positives and recall on test windows, averaged over species, with intervals."""
+    figures = Figures(tested.network, tested.labels, cuts)
+    told = {"target": config.target_fpr, "unit": thresholds.UNIT}
+    if not len(tested.index) or not np.isfinite(cuts).any():
+        nothing = Interval(None, None, None).as_json()
+        return {**told, "false_positive_rate": nothing, "recall": nothing}
+    values = figures.rates(np.ones((1, len(tested.index)), np.float32))
+    drawn = bootstrap.draw(figures.rates, tested.groups, config.seed)
+    count = len(set(tested.groups))
+    return {
+        **told,
+        **{
+            name: bootstrap.percentiles(float(values[name][0]), drawn[name], count).as_json()
+            for name in values
+        },
+    }
+
+
+def _per_species(
+    calibrated: Scored,
+    recordings: Recordings,
+    tested: Scored,
+    figures: Mapping[str, Figures],
+    codes: Sequence[str],
+    chosen: Mapping[str, Any],
+) -> dict[str, dict[str, Any]]:
+    once = np.ones((1, len(recordings.index)), np.float32)
+    areas = {name: one.per_species(once)[0][0] for name, one in figures.items()}
+    right = {
+        "network": metrics.correct(recordings.network, recordings.labels),
+        "baseline": metrics.correct(recordings.baseline, recordings.labels),
+    }
+    held_out = calibrated.index.drop_duplicates("id")["label"].value_counts()
+    table: dict[str, dict[str, Any]] = {}
+    for column, code in enumerate(codes):
+        mine = recordings.labels[:, column] == 1
+        threshold = chosen["species"][code]["threshold"]
+        absent = tested.network[tested.labels[:, column] == 0, column]
+        present = tested.network[tested.labels[:, column] == 1, column]
+        entry: dict[str, Any] = {
+            "test_recordings": int(mine.sum()),
+            "calibration_recordings": int(held_out.get(code, 0)),
+            "test_negatives": len(absent),
+            "test_positives": len(present),
+            "false_positive_rate": _share_above(absent, threshold),
+            "recall": _share_above(present, threshold),
+        }
+        for name in figures:
+            entry[f"{name}_accuracy"] = float(right[name][mine].mean()) if mine.any() else None
+            entry[f"{name}_auc"] = _finite(areas[name][column])
+        table[code] = entry
+    return table
+
+
+def _share_above(scores: metrics.Scores, threshold: float | None) -> dict[str, float | None]:
+    if threshold is None:
+        return Interval(None, None, None).as_json()
+    return bootstrap.share(int((scores > threshold).sum()), len(scores)).as_json()
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _as_json(figures: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:
+    return {name: interval.as_json() for name, interval in figures.items()}
+
+
+def _flat(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The figures that the DAG shows, those that have a value."""
+    named: dict[str, float | None] = {}
+    for name in metrics.HEADLINES:
+        named[name] = summary["network"][name]["value"]
+        named[f"baseline_{name}"] = summary["baseline"][name]["value"]
+    for end in ("low", "high"):
+        named[f"accuracy_{end}"] = summary["network"]["accuracy"][end]
+        named[f"baseline_accuracy_{end}"] = summary["baseline"]["accuracy"][end]
+    realised = summary["false_positives"]
+    named["false_positive_rate"] = realised["false_positive_rate"]["value"]
+    named["recall"] = realised["recall"]["value"]
+    named["ece"] = summary["calibration"]["ece_after"]
+    counts = summary["counts"]
+    for name in ("test_recordings", "thresholds_own", "thresholds_pooled", "thresholds_none"):
+        named[name] = float(counts[name])
+    return {name: float(value) for name, value in named.items() if value is not None}
+
+
+def _recording_table(part: Recordings, codes: Sequence[str]) -> "pd.DataFrame":
+    table = part.index[["id", "sha256", "group", "label", "secondary"]].copy()
+    names = np.array(codes, object)
+    table["windows"] = part.windows
+    for prefix, scores in (("", part.network), ("baseline_", part.baseline)):
+        table[f"{prefix}correct"] = metrics.correct(scores, part.labels)
+        best = metrics.ranking(scores)[:, :TOP]
+        table[f"{prefix}top"] = [names[row].tolist() for row in best]
+        table[f"{prefix}scores"] = list(scores)
+    return table
+
+
+def _window_table(part: Scored) -> "pd.DataFrame":
+    columns = ["id", "sha256", "window", "group", "label", "secondary", "start_seconds"]
+    table = part.index[columns].copy()
+    table["scores"] = list(part.network)
+    return table
+
+
+def _write_golden(
+    folder: Path, scorer: Scorer, features: "FeatureSet", rows: Sequence[int]
+) -> None:
+    folder.mkdir()
+    entries = []
+    for number, row in enumerate(rows):
+        samples = features.waveform(row)
+        name = f"{number:02d}.flac"
+        (folder / name).write_bytes(audio.encode_flac(samples, features.config.sample_rate))
+        about = features.index.iloc[row]
+        entries.append(
+            {
+                "file": name,
+                "id": str(about["id"]),
+                "sha256": str(about["sha256"]),
+                "window": int(about["window"]),
+                "seconds": len(samples) / features.config.sample_rate,
+                "label": str(about["label"]),
+                # Scored alone, as a server does it.
+                "scores": [float(score) for score in scorer.window(samples)],
+            }
+        )
+    artifacts.write_json(folder / "golden.json", entries)
+
+
+def _worst_errors(
+    recordings: Recordings, tested: Scored, codes: Sequence[str], features: "FeatureSet"
+) -> list[report.Error]:
+    """The recordings that the network was most sure and most wrong about."""
+    wrong = np.flatnonzero(~metrics.correct(recordings.network, recordings.labels))
+    if not len(wrong):
+        return []
+    scores = recordings.network
+    said = metrics.ranking(scores)[:, 0]
+    truth = recordings.labels.argmax(axis=1)
+    margin = scores[wrong, said[wrong]] - scores[wrong, truth[wrong]]
+    length = round(audio.FRAME_SECONDS * features.config.sample_rate)
+    errors = []
+    for row in wrong[np.argsort(-margin, kind="stable")][:MOST_ERRORS]:
+        name = recordings.index["id"].iloc[row]
+        windows = np.flatnonzero((tested.index["id"] == name).to_numpy())
+        worst = int(windows[tested.network[windows, said[row]].argmax()])
+        frame = int(tested.best_frame[worst, said[row]])
+        errors.append(
+            report.Error(
+                id=str(name),
+                truth=codes[truth[row]],
+                said=codes[said[row]],
+                score=float(scores[row, said[row]]),
+                truth_score=float(scores[row, truth[row]]),
+                baseline_said=codes[int(metrics.ranking(recordings.baseline[[row]])[0, 0])],
+                start_seconds=float(tested.index["start_seconds"].iloc[worst])
+                + frame * audio.FRAME_SECONDS,
+                samples=features.waveform(worst)[frame * length : (frame + 1) * length],
+                sample_rate=features.config.sample_rate,
+            )
+        )
+    return errors
