@@ -40,6 +40,9 @@ _ACCEPTED = "audio/* or application/octet-stream"
 _AT_ONCE = 2
 """Recordings that are decoded and scored at the same time; the network uses all cores itself."""
 
+_GRACE_SECONDS = 30
+"""Longest that requests which have begun may take to finish when the server is stopped."""
+
 _DRAINED = 4
 """A body of up to so many times the limit is read to its end and thrown away: most clients read
 no answer before they have sent all, and would see a broken connection instead of the reason."""
@@ -269,7 +272,7 @@ def serve_bundle(
         app,
         log_level="warning",
         access_log=False,
-        timeout_graceful_shutdown=30,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
         server_header=False,
     )
     with contextlib.suppress(KeyboardInterrupt):
@@ -330,6 +333,9 @@ def _stop_at_end_of_input() -> None:
         while os.read(0, 4096):
             pass
     os.kill(os.getpid(), signal.SIGTERM)
+    # Where the main thread is stuck in native code, no handler runs.
+    time.sleep(2 * _GRACE_SECONDS)
+    os._exit(1)
 
 
 if __name__ == "__main__":
