@@ -70,9 +70,9 @@ def in_order(
             for item in items:
                 waiting.append((describe(item), pool.submit(function, item)))
                 if len(waiting) >= 3 * workers:
-                    yield waiting.popleft()[1].result()
+                    yield _take_first(waiting)
             while waiting:
-                yield waiting.popleft()[1].result()
+                yield _take_first(waiting)
     except BrokenProcessPool:
         names = [name for name, future in waiting if not future.done() or future.exception()]
         raise BirdsongError(
@@ -82,6 +82,13 @@ def in_order(
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _take_first(waiting: collections.deque[tuple[str, Future[R]]]) -> R:
+    # It leaves the queue after its result is there, so that an error can name it.
+    result = waiting[0][1].result()
+    waiting.popleft()
+    return result
 
 
 @contextlib.contextmanager
