@@ -13,10 +13,10 @@ app = typer.Typer(help="Look at runs.", no_args_is_help=True)
 @app.command("list")
 def list_runs(runs: RunsFolder = Path("runs")) -> None:
     """List the runs, newest first."""
-    from birdsong.cli import console
+    from birdsong.cli.console import table_of_runs
     from birdsong.runs import record
 
-    console.table_of_runs(record.list_runs(runs), runs)
+    table_of_runs(record.list_runs(runs), runs)
 
 
 @app.command("show")
@@ -30,11 +30,11 @@ def show(
     """Show a run: its state, and for each step its seconds, outputs, metrics and error."""
     import json
 
-    from birdsong.cli import console
+    from birdsong.cli.console import show as show_run
     from birdsong.runs import record
 
     found = record.find(runs, run)
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=1))
     else:
-        console.show(found)
+        show_run(found)

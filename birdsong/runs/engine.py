@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from birdsong import artifacts
 from birdsong.errors import BirdsongError
 from birdsong.progress import Update
-from birdsong.runs import code, graph, lint, seams
+from birdsong.runs import code, graph, lint, processes, seams
 from birdsong.runs.record import Recorder, Run, State, Step, now
 from birdsong.runs.signals import Cancel, Cancelled
 from birdsong.runs.step_process import StepProcess, explain
@@ -193,9 +193,7 @@ class _Host:
         self.cancel.sleep(seconds)
 
     def end_processes(self) -> None:
-        from birdsong.runs import processes
-
-        processes.end(self.mark, grace_seconds=0.0 if self.cancel.at_once else 2.0)
+        processes.end(self.mark, grace_seconds=2.0, at_once=lambda: self.cancel.at_once)
 
     def _why(self, name: str, log: Path) -> str:
         return explain(log, self.recorder.run.steps[name].exit_code)

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,13 +101,25 @@ def send(mark: str, group: int | None, number: int) -> None:
             os.kill(pid, number)
 
 
-def end(mark: str, group: int | None = None, grace_seconds: float = 5.0) -> None:
-    """End all processes of a step: politely, and after `grace_seconds` at once."""
+def end(
+    mark: str,
+    group: int | None = None,
+    grace_seconds: float = 5.0,
+    at_once: Callable[[], bool] = lambda: False,
+) -> None:
+    """End all processes of a step: politely, and after a while hard.
+
+    Args:
+        mark: How they are known.
+        group: Their process group, for where marks cannot be read.
+        grace_seconds: Time between the polite and the hard signal.
+        at_once: Asked during that time; True cuts it short.
+    """
     if not marked(mark):
         return
     send(mark, group, signal.SIGTERM)
     deadline = time.monotonic() + grace_seconds
-    while marked(mark) and time.monotonic() < deadline:
+    while marked(mark) and time.monotonic() < deadline and not at_once():
         time.sleep(0.02)
     while marked(mark):
         send(mark, None, signal.SIGKILL)

@@ -106,7 +106,7 @@ class StepProcess:
                             processes.send(self._mark, self.pid, signal.SIGKILL)
         finally:
             # Also what the step started and left: nothing of it outlives it.
-            processes.end(self._mark, self.pid, 0.0 if self._cancel.at_once else GRACE_SECONDS)
+            processes.end(self._mark, self.pid, GRACE_SECONDS, lambda: self._cancel.at_once)
             self.exit_code = self._child.wait()
             stream.close()
             self._close()

@@ -1,0 +1,61 @@
+# Needs Python 3.11 (with its venv module) and make; everything else goes into .venv.
+# `make` alone lists the targets.
+
+PYTHON ?= python3.11
+UV_VERSION := 0.13.9
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := docker/requirements/dev.txt
+STAMP := $(VENV)/.installed
+
+# uv writes neither the addresses of registries nor its own options into the lock.
+COMPILE := $(BIN)/uv pip compile --quiet pyproject.toml --extra dev --generate-hashes \
+	--no-emit-index-url --python-version 3.11 --custom-compile-command "make lock"
+
+.PHONY: help demo test test-long lint lock bench clean
+.DEFAULT_GOAL := help
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+demo: $(STAMP) ## Run the whole pipeline on generated songs, offline (minutes on 2 cores)
+	$(BIN)/python pipeline.py run --profile demo
+
+test: $(STAMP) ## The normal test suite (at most 12 minutes on 2 cores)
+	$(BIN)/pytest -m "not slow"
+
+test-long: $(STAMP) ## What takes longer
+	$(BIN)/pytest -m slow
+
+lint: $(STAMP) ## Style, format, strict types, and whether the locked requirements are up to date
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	@copy=$$(mktemp) && trap 'rm -f "$$copy"' EXIT && cp $(LOCK) "$$copy" && \
+	$(COMPILE) -o "$$copy" >/dev/null && \
+	{ diff -u $(LOCK) "$$copy" >&2 || \
+	{ echo "$(LOCK) does not fit pyproject.toml; run: make lock" >&2; exit 1; }; }
+
+lock: $(STAMP) ## Write the hashed requirements anew from pyproject.toml
+	$(COMPILE) -o $(LOCK)
+
+bench: $(STAMP) ## Measurements of tests/bench
+	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+clean: ## Remove the environment and caches, not the runs
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache birdsong.egg-info
+
+# The stamp is written last, so that a broken installation starts again.
+$(STAMP): $(LOCK) pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing. On Debian 12 or with the\
+	 deadsnakes PPA on Ubuntu: apt-get install python3.11 python3.11-venv; or name one: make\
+	 PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "$(PYTHON) is\
+	 not Python 3.11, which tensorflow-io needs." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) has no venv module.\
+	 On Debian and Ubuntu: apt-get install python3.11-venv" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --require-hashes $(LOCK)
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
