@@ -111,14 +111,14 @@ def write_bundle(
     """
     places = {"model": Path(model), "thresholds": Path(thresholds), "evaluation": Path(evaluation)}
     specs = {kind: artifacts.read_spec(place, kind) for kind, place in places.items()}
-    for kind in ("thresholds", "evaluation"):
-        made_for = specs[kind].inputs.get("model")
-        if made_for is not None and made_for != specs["model"].sha256:
-            raise DataError(
-                f"{places[kind]} was made with another model than {places['model']} "
-                f"(hash {made_for[:12]}, not {specs['model'].sha256[:12]}). "
-                "Run evaluate-threshold again for this model."
-            )
+    for kind, spec in specs.items():
+        for behind in specs.keys() & spec.inputs.keys():
+            if spec.inputs[behind] != specs[behind].sha256:
+                raise DataError(
+                    f"{places[kind]} was made with another {behind} than {places[behind]} (hash "
+                    f"{spec.inputs[behind][:12]}, not {specs[behind].sha256[:12]}). "
+                    "Run evaluate-threshold again for this model."
+                )
     target = Path(folder)
     target.mkdir(parents=True)
     hashes: dict[str, dict[str, Any]] = {}

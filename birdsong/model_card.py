@@ -67,6 +67,7 @@ def markdown(
         "| species | name | threshold | how | positives | negatives |",
         "|---|---|---:|---|---:|---:|",
         *_thresholds(classes, chosen),
+        *_kept(metrics),
         "",
         "## Data",
         "",
@@ -105,6 +106,14 @@ def _hundred(value: object) -> float | None:
     return 100 * value if isinstance(value, int | float) else None
 
 
+def _interval(figure: Mapping[str, Any]) -> str:
+    if figure.get("value") is None:
+        return "not known"
+    if figure.get("low") is None or figure.get("high") is None:
+        return f"{_number(figure['value'])} (no interval)"
+    return f"{_number(figure['value'])} ({_number(figure['low'])} to {_number(figure['high'])})"
+
+
 def _cell(value: object) -> str:
     """Text for one cell of a table: names come from metadata and may hold anything."""
     return str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").strip()
@@ -117,11 +126,8 @@ def _figures(metrics: Mapping[str, Any]) -> Iterator[str]:
         if not isinstance(figures, Mapping):
             continue
         for figure, value in figures.items():
-            if isinstance(value, Mapping) and {"value", "low", "high"} <= set(value):
-                rows.setdefault(figure, {})[side] = (
-                    f"{_number(value['value'])} ({_number(value['low'])} to "
-                    f"{_number(value['high'])})"
-                )
+            if isinstance(value, Mapping) and {"value", "low", "high"} <= value.keys():
+                rows.setdefault(figure, {})[side] = _interval(value)
     if not rows:
         yield "None were measured."
         return
@@ -161,6 +167,18 @@ def _thresholds(
             f"| {_cell(code)} | {names} | {'' if threshold is None else _number(threshold)} | "
             f"{_cell(found.get('how', 'none'))} | {_cell(found.get('positives', ''))} | "
             f"{_cell(found.get('negatives', ''))} |"
+        )
+
+
+def _kept(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """How the thresholds did on windows that they were not chosen on."""
+    realised = metrics.get("false_positives")
+    if isinstance(realised, Mapping) and {"false_positive_rate", "recall"} <= realised.keys():
+        yield ""
+        yield (
+            "On test windows, averaged over species: false-positive rate "
+            f"{_interval(realised['false_positive_rate'])}, recall "
+            f"{_interval(realised['recall'])}."
         )
 
 

@@ -272,7 +272,7 @@ def test_nothing_is_registered_when_the_evaluation_is_of_another_model(
     tmp_path: Path, place: str
 ) -> None:
     one, other = write_stages(tmp_path / "a"), write_stages(tmp_path / "b", note="other")
-    with pytest.raises(DataError, match="made with another model"):
+    with pytest.raises(DataError, match="was made with another"):
         _register(Stages(one.model, one.thresholds, other.evaluation), tmp_path / "v", place)
     assert list_versions("birdsong", place) == []
 

@@ -91,7 +91,7 @@ def test_an_artifact_that_was_changed_after_its_step_is_not_bundled(
 
 def test_thresholds_of_another_model_are_refused(tmp_path: Path, stages: Stages) -> None:
     other = write_stages(tmp_path / "other", note="other weights")
-    with pytest.raises(DataError, match="made with another model"):
+    with pytest.raises(DataError, match="was made with another"):
         write_bundle(tmp_path / "bundle", stages.model, other.thresholds, stages.evaluation)
     assert not (tmp_path / "bundle").exists()
 
