@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from birdsong import storage
+from birdsong import sources, storage
 from birdsong.errors import DataError, StorageError
 
 FULL_SCALE = 0.999
@@ -46,7 +46,7 @@ class Examination:
     data: bytes | None = None
 
 
-def examine(file: storage.File, keep_bytes: bool = False) -> Examination:
+def examine(file: sources.File, keep_bytes: bool = False) -> Examination:
     """Read, hash and decode one recording; what is wrong with it is told, not raised.
 
     It is decoded in blocks, so that memory does not depend on its length.
@@ -79,10 +79,10 @@ def examine(file: storage.File, keep_bytes: bool = False) -> Examination:
     )
 
 
-def _read(file: storage.File) -> tuple[bytes, int | None]:
+def _read(file: sources.File) -> tuple[bytes, int | None]:
     if file.uri.startswith("demo:"):
         return storage.read_recording({"uri": file.uri}, ""), None
-    return storage.read_file(file)
+    return sources.read_file(file)
 
 
 def measure(source: Path | io.BytesIO) -> Examination:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from birdsong.errors import DataError
-from birdsong.storage import clean_path
+from birdsong.sources import clean_path
 
 DECODED = frozenset({".ogg", ".oga", ".opus", ".mp3", ".flac", ".wav"})
 """Endings of recordings that are decoded."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from birdsong.examine import Examination
 from birdsong.layouts import Metadata
-from birdsong.storage import File
+from birdsong.sources import File
 
 _SCHEMA = """
 PRAGMA journal_mode = off;
@@ -67,9 +67,16 @@ class Ledger:
                 self.add_problem(entry.id, None, "bad metadata", "; ".join(entry.notes), False)
             return
         label, text, fault = row
-        first = Metadata(**json.loads(text))
+        if entry.fault is not None or fault is not None:
+            # Of a good row and one with a fault the good one counts.
+            self.add_problem(entry.id, None, "bad metadata", entry.fault or fault)
+            if entry.fault is None:
+                self._sql.execute("DELETE FROM entries WHERE id = ?", (entry.id,))
+                self.add_entry(entry, path)
+            return
         detail = "the table lists it twice; the first row was kept"
-        if fault is None and entry.fault is None and entry.label != label:
+        if entry.label != label:
+            first = Metadata(**json.loads(text))
             first.secondary = merged(first.secondary, [entry.label, *entry.secondary], label)
             self._sql.execute(
                 "UPDATE entries SET metadata = ? WHERE id = ?", (_text(first), entry.id)

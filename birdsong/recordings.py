@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from birdsong import artifacts, audit, demo_data, layouts, progress, storage
+from birdsong import artifacts, audit, demo_data, layouts, progress, sources, storage
 from birdsong.config import IngestConfig
 from birdsong.errors import DataError
 from birdsong.examine import Examination, examine
@@ -83,12 +83,12 @@ def _gather(config: IngestConfig, ledger: Ledger) -> layouts.Layout:
     if storage.scheme_of(config.source) == "demo":
         for row in demo_data.catalogue(config.source):
             uri = row.pop("uri")
-            ledger.add_file(storage.File(path=row["filename"], uri=uri, size=0))
+            ledger.add_file(sources.File(path=row["filename"], uri=uri, size=0))
             ledger.add_entry(layouts.entry_of(row), row["filename"])
         return layouts.Layout("demo", None, "")
     survey = layouts.Survey()
-    tables: dict[str, storage.File] = {}
-    for file in storage.list_files(config.source):
+    tables: dict[str, sources.File] = {}
+    for file in sources.list_files(config.source):
         survey.see(file.path)
         if file.path in survey.tables:
             tables[file.path] = file
@@ -118,14 +118,14 @@ def _gather(config: IngestConfig, ledger: Ledger) -> layouts.Layout:
     return layout
 
 
-def _text_of(file: storage.File) -> io.TextIOWrapper:
+def _text_of(file: sources.File) -> io.TextIOWrapper:
     stream: BinaryIO
     if file.fault:
         raise DataError(f"{file.path} cannot be read: {file.fault}.")
     if file.offset is None:
         stream = storage.open_for_reading(file.uri)
     else:
-        stream = io.BytesIO(storage.read_file(file)[0])
+        stream = io.BytesIO(sources.read_file(file)[0])
     return io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
 
 
@@ -138,7 +138,7 @@ def _examine_all(
     workers = min(32, 8 * cores) if remote else cores
     snapshot = Snapshot(folder) if config.snapshot else None
 
-    def look(item: tuple[str, str, storage.File]) -> tuple[str, str, storage.File, Examination]:
+    def look(item: tuple[str, str, sources.File]) -> tuple[str, str, sources.File, Examination]:
         return (*item, examine(item[2], keep_bytes=config.snapshot))
 
     results = in_order(look, ledger.to_examine(), workers)
@@ -152,7 +152,7 @@ def _settle_one(
     ledger: Ledger,
     name: str,
     label: str,
-    file: storage.File,
+    file: sources.File,
     found: Examination,
     snapshot: "Snapshot | None",
 ) -> None:

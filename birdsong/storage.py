@@ -1,26 +1,22 @@
-"""The one place that reads other places: local folders, zips, s3://, gs:// and generated data.
+"""The one place that reads other places: files here, s3://, gs:// and generated data.
 
-Nothing is ever unpacked: a zip's directory is read, and each member by one range of bytes, on disk
-or over the network. Credentials come from each SDK's own chain; AWS_ENDPOINT_URL and
-STORAGE_EMULATOR_HOST are honoured. Errors of the network that a retry can mend are retried here.
+Files are read by ranges of bytes; only `fetch` copies one. Credentials come from each SDK's own
+chain; AWS_ENDPOINT_URL and STORAGE_EMULATOR_HOST are honoured. Errors of the network that a retry
+can mend are retried here.
 """
 
 import functools
-import hashlib
 import io
 import os
 import random
 import re
-import struct
 import threading
 import time
 import urllib.error
 import urllib.request
-import zipfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -34,34 +30,7 @@ LARGEST_MEMBER = 4 * 2**30
 """Most bytes that one member of a zip may unpack to; beyond it is taken for a zip bomb."""
 
 _WAITS_SECONDS = (0.5, 1.0, 2.0, 4.0)
-_LOCAL_HEADER = struct.Struct("<4s22xHH")
-_HEADER_SLACK = 64  # a local header's extra field may be longer than the directory's
 _CLIENT_LOCK = threading.RLock()
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file of a source.
-
-    Attributes:
-        path: Its path within the source, parts joined by "/".
-        uri: The file itself, or the zip that holds it.
-        size: Bytes as they are stored.
-        member: Its name within the zip.
-        offset: Where its local header begins in the zip.
-        compression: stored or deflate, for members of a zip.
-        crc: The zip's checksum of it.
-        fault: Why it cannot be used, as an unsafe name; None where nothing is known against it.
-    """
-
-    path: str
-    uri: str
-    size: int
-    member: str | None = None
-    offset: int | None = None
-    compression: str | None = None
-    crc: int | None = None
-    fault: str | None = None
 
 
 def scheme_of(uri: str) -> str:
@@ -100,121 +69,15 @@ def local_path(uri: str) -> Path:
     return Path(os.path.abspath(Path(uri.removeprefix("file://")).expanduser()))  # noqa: PTH100
 
 
-def clean_path(name: str) -> str | None:
-    """A relative path without `.`, `..`, backslashes or control characters; None if it is not one.
-
-    Nothing is unpacked, so such names cannot do harm here; but an identifier is joined to folders
-    by others.
-    """
-    parts = name.split("/")
-    if any(part in {"", ".", ".."} for part in parts) or "\\" in name or not name.isprintable():
-        return None
-    if re.match(r"^[A-Za-z]:", name):
-        return None
-    return name
-
-
-# --- listing ------------------------------------------------------------------------------------
-
-
-def list_files(source: str) -> Iterator[File]:
-    """List the files of a folder or a zip, here or in a bucket, in no particular order.
-
-    Args:
-        source: Folder, zip, s3://bucket/prefix or gs://bucket/prefix (or a .zip there).
-
-    Raises:
-        DataError: The zip is broken.
-        StorageError: The place is absent or cannot be read.
-    """
-    scheme = scheme_of(source)
-    if source.lower().endswith(".zip") and (scheme != "file" or not local_path(source).is_dir()):
-        place = str(local_path(source)) if scheme == "file" else source
-        return _list_zip(place)
-    if scheme == "file":
-        return _list_folder(local_path(source))
-    if scheme in {"s3", "gs"}:
-        return _list_bucket(scheme, source)
-    raise ConfigError(f"{source!r} has no files to list.")
-
-
-def _file(name: str, **rest: Any) -> File:
-    if clean_path(name) is not None:
-        return File(path=name, **rest)
-    shown = name.encode("utf-8", "backslashreplace").decode()
-    return File(path=shown, fault=f"the name {shown!r} is not a plain relative path", **rest)
-
-
-def _list_folder(root: Path) -> Iterator[File]:
-    if not root.exists():
-        raise StorageError(f"{root} does not exist. Give the folder that holds the recordings.")
-    if not root.is_dir():
-        raise StorageError(f"{root} is a file, but neither a folder nor a .zip.")
-    # Links to folders are followed, each folder once, so that a loop of links ends.
-    seen: set[tuple[int, int]] = set()
-    waiting = [(str(root), "")]
-    while waiting:
-        folder, prefix = waiting.pop()
-        try:
-            state = os.stat(folder)  # noqa: PTH116
-            if (state.st_dev, state.st_ino) in seen:
-                continue
-            seen.add((state.st_dev, state.st_ino))
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.is_dir():
-                        waiting.append((entry.path, f"{prefix}{entry.name}/"))
-                    elif entry.is_file():
-                        yield _file(
-                            f"{prefix}{entry.name}", uri=entry.path, size=entry.stat().st_size
-                        )
-        except OSError as error:
-            raise StorageError(
-                f"{folder} cannot be listed: {error.strerror or error}. Check its permissions."
-            ) from error
-
-
-def _list_zip(place: str) -> Iterator[File]:
-    with open_for_reading(place) as file:
-        try:
-            archive = zipfile.ZipFile(file)
-        except (zipfile.BadZipFile, EOFError, struct.error, ValueError) as error:
-            raise DataError(
-                f"{place} is not a whole zip: {error}. Download or copy it again and compare its "
-                "size; `unzip -t` tells whether it is whole."
-            ) from error
-        with archive:
-            for info in archive.infolist():
-                if info.is_dir():
-                    continue
-                found = _file(
-                    info.filename,
-                    uri=place,
-                    size=info.compress_size,
-                    member=info.filename.encode("utf-8", "backslashreplace").decode(),
-                    offset=info.header_offset,
-                    compression={0: "stored", 8: "deflate"}.get(info.compress_type),
-                    crc=info.CRC,
-                )
-                if info.flag_bits & 1:
-                    found = replace(found, fault="it is encrypted within the zip")
-                elif found.compression is None:
-                    found = replace(
-                        found,
-                        fault=f"compression method {info.compress_type} of zip is not supported; "
-                        "pack it with deflate or stored",
-                    )
-                yield found
-
-
-def _list_bucket(scheme: str, source: str) -> Iterator[File]:
-    bucket, prefix = bucket_and_key(source)
+def list_bucket(source: str) -> Iterator[tuple[str, str, int]]:
+    """Path below the prefix, URI and bytes of each object below s3://... or gs://..."""
+    scheme, (bucket, prefix) = scheme_of(source), bucket_and_key(source)
     if prefix and not prefix.endswith("/"):
         prefix += "/"
     for key, size in _attempt(source, lambda: _pages(scheme, bucket, prefix)):
         name = key.removeprefix(prefix)
         if name and not name.endswith("/"):
-            yield _file(name, uri=f"{scheme}://{bucket}/{key}", size=size)
+            yield name, f"{scheme}://{bucket}/{key}", size
 
 
 def _pages(scheme: str, bucket: str, prefix: str) -> Iterator[tuple[str, int]]:
@@ -351,37 +214,12 @@ def open_for_reading(uri: str) -> BinaryIO:
     return io.BufferedReader(_RangeReader(uri), 2**16)
 
 
-def read_file(file: File) -> tuple[bytes, int | None]:
-    """Read one file of a source.
-
-    Returns:
-        Its original bytes and, in a zip, the offset at which they are stored.
+def unpack(stored: bytes, compression: str | None) -> bytes:
+    """The original bytes of a zip's member, compressed by `deflate` or not.
 
     Raises:
-        DataError: The member of the zip is damaged.
-        StorageError: The place cannot be read.
+        DataError: It is damaged, or unpacks to more than `LARGEST_MEMBER`.
     """
-    if file.offset is None:
-        return read_range(file.uri, 0, file.size), None
-    head = _LOCAL_HEADER.size + len((file.member or "").encode()) + _HEADER_SLACK
-    data = read_range(file.uri, file.offset, head + file.size)
-    if len(data) < _LOCAL_HEADER.size or not data.startswith(b"PK\x03\x04"):
-        raise DataError("the zip has no member where its directory says; it is damaged")
-    _, name_length, extra_length = _LOCAL_HEADER.unpack_from(data)
-    begin = _LOCAL_HEADER.size + name_length + extra_length
-    stored = data[begin : begin + file.size]
-    if len(stored) < file.size:
-        more = read_range(file.uri, file.offset + begin + len(stored), file.size - len(stored))
-        stored += more
-    if len(stored) < file.size:
-        raise DataError("the zip ends within this member; it is damaged")
-    original = _unpack(stored, file.compression)
-    if file.crc is not None and zlib.crc32(original) != file.crc:
-        raise DataError("the checksum in the zip does not fit; it is damaged")
-    return original, file.offset + begin
-
-
-def _unpack(stored: bytes, compression: str | None) -> bytes:
     if compression != "deflate":
         return stored
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -411,7 +249,7 @@ def read_recording(row: Mapping[str, Any], artifact: str | Path) -> bytes:
         from birdsong import demo_data
 
         return demo_data.read(uri)
-    if scheme == "file" and not local_like(uri):
+    if scheme == "file" and not _stands_alone(uri):
         uri = str(Path(artifact) / uri)
     size, offset = _whole(row.get("size")), _whole(row.get("offset"))
     if size is None:
@@ -423,10 +261,10 @@ def read_recording(row: Mapping[str, Any], artifact: str | Path) -> bytes:
             "it was changed after ingest. Run ingest again."
         )
     compression = row.get("compression")
-    return _unpack(data, compression if isinstance(compression, str) else None)
+    return unpack(data, compression if isinstance(compression, str) else None)
 
 
-def local_like(uri: str) -> bool:
+def _stands_alone(uri: str) -> bool:
     """Whether a local URI stands on its own; others lie within their artifact."""
     return uri.startswith("file://") or Path(uri).is_absolute()
 
@@ -612,8 +450,3 @@ def _explained(uri: str, error: Exception) -> BirdsongError:
             f"{uri} cannot be reached: {error}. Check the network and the endpoint, and run again."
         )
     return StorageError(f"{uri} cannot be read: {kind}: {error}.")
-
-
-def sha256_of(data: bytes) -> str:
-    """SHA-256 of bytes, in hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
