@@ -7,11 +7,11 @@ does not beat it has learnt nothing worth its cost.
 import functools
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,7 +69,8 @@ class Baseline:
 
     def window(self, samples: npt.NDArray[np.int16]) -> Floats:
         """Scores of one window, int16 of shape (samples,): float32 in [0, 1], (species,)."""
-        return self._scores(statistics(samples, self.sample_rate, self.recipe)[None])[0]
+        scores: Floats = self._scores(statistics(samples, self.sample_rate, self.recipe)[None])[0]
+        return scores
 
     def scores(self, features: "FeatureSet", rows: Sequence[int] | None = None) -> Floats:
         """Score windows.
@@ -92,7 +93,8 @@ class Baseline:
         logits[:, ~self.known] = -np.inf
         logits -= logits.max(axis=1, keepdims=True, initial=-1e300)
         shares = np.exp(logits)
-        return (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
+        scores: Floats = (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
+        return scores
 
     def save(self, folder: str | Path) -> None:
         """Write `baseline.npz` and `baseline.json` into a folder."""
@@ -203,7 +205,7 @@ def fit(features: "FeatureSet", rows: Sequence[int], recipe: str = "plain") -> B
 
 def _regress(
     table: npt.NDArray[np.float64],
-    targets: npt.NDArray[np.int_],
+    targets: npt.NDArray[np.integer[Any]],
     weights: npt.NDArray[np.float64],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Slopes and offsets of the classes that are present, in ascending order."""
@@ -242,20 +244,18 @@ def statistics(samples: npt.NDArray[np.int16], sample_rate: int, recipe: str = "
     rising = np.sort(levels, axis=0)
 
     def share(part: float) -> Floats:
-        return rising[round(part * (len(rising) - 1))]
+        level: Floats = rising[round(part * (len(rising) - 1))]
+        return level
 
-    values = {
+    values: dict[str, Callable[[], Floats]] = {
         "mean": lambda: levels.mean(axis=0),
         "deviation": lambda: levels.std(axis=0),
         "p10": lambda: share(0.1),
         "p50": lambda: share(0.5),
         "p90": lambda: share(0.9),
-        "max": lambda: rising[-1],
-        "change": lambda: (
-            np.abs(np.diff(levels, axis=0)).mean(axis=0)
-            if len(levels) > 1
-            else np.zeros(BANDS, np.float32)
-        ),
+        "max": lambda: share(1),
+        # A single column has no neighbour: it stands beside itself and changes by 0.
+        "change": lambda: np.abs(np.diff(levels, axis=0, append=levels[-1:])).mean(axis=0),
     }
     return np.concatenate([values[name]() for name in RECIPES[recipe]]).astype(np.float32)
 
@@ -292,7 +292,8 @@ def _mel(sample_rate: int) -> Floats:
     rise = (hertz[:, None] - centre) / np.maximum(centre - left, width) + 1
     fall = (centre - hertz[:, None]) / np.maximum(right - centre, width) + 1
     weights = np.maximum(0, np.minimum(rise, fall))
-    return (weights / weights.sum(axis=0)).astype(np.float32)
+    triangles: Floats = (weights / weights.sum(axis=0)).astype(np.float32)
+    return triangles
 
 
 def _all_statistics(features: "FeatureSet", rows: Sequence[int], recipe: str) -> Floats:

@@ -32,8 +32,9 @@ class Calibration:
     note: str
 
     def probabilities(self, scores: Scores) -> Scores:
-        """Probabilities of scores in [0, 1], of any shape."""
-        return _sigmoid(_logit(scores) / self.temperature).astype(np.float32)
+        """Probabilities of scores in [0, 1], of any shape; 0 and 1 stay what they are."""
+        inside = _sigmoid(_logit(scores) / self.temperature).astype(np.float32)
+        return np.where((scores > 0) & (scores < 1), inside, scores)
 
     def as_json(self) -> dict[str, Any]:
         """What `calibration.json` holds, without the measurements."""

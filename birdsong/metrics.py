@@ -303,7 +303,8 @@ def _reciprocal_rank(scores: Scores, labels: Labels) -> Floats:
         return np.zeros(0, np.float32)
     primary = labels.argmax(axis=1)
     mine = scores[np.arange(len(scores)), primary][:, None]
-    return 1 / ((scores >= mine) & (labels >= 0)).sum(axis=1).astype(np.float32)
+    rank: Floats = ((scores >= mine) & (labels >= 0)).sum(axis=1).astype(np.float32)
+    return 1 / rank
 
 
 def _mean(values: Floats) -> Floats:
