@@ -190,6 +190,9 @@ class TrainConfig(Settings):
         pattern=r"^([0-9a-f]{64})?$",
         description="SHA-256 of the weights file; empty: unchecked",
     )
+    registry: str = Field(
+        default="", description="MLflow's address, where models:/NAME/VERSION is looked up"
+    )
     front_end: Literal["full", "small"] = Field(default="full", description="Size of the pictures")
     epochs: int = Field(default=24, ge=1, le=10_000, description="Most epochs")
     patience: int = Field(

@@ -1,0 +1,179 @@
+"""Augmentations as TensorFlow graphs, each example for itself.
+
+Every function draws from a stateless `seed`, int32 of shape (2,), made from the run's seed and the
+number of the step: the same step draws the same numbers, also when a training goes on later.
+"""
+
+from typing import Any, NamedTuple
+
+from birdsong.tensorflow_setup import tf, tfio_audio
+from birdsong.weak_labels import grain
+
+NO_CALL_SHARE = 1 / 8
+"""Frames without any bird that are added to a batch, as a share of its recordings.
+
+A classifier that has only ever seen birds calls noise a bird: custom classifiers of
+BirdNET-Analyzer fired on nearly all of it (its issue 823). These frames have no species.
+"""
+
+SILENT_SHARE = 0.1
+"""Share of the frames without a bird that are digital silence."""
+
+QUIETEST_DB = -60.0
+"""Level of the quietest noise; half of it is as loud as can be, like a window after featurize."""
+
+LEAST_WEIGHT = 0.5
+"""Least weight of a recording when another of its species is mixed in."""
+
+BANK_SIZE = 4096
+"""Masks of each kind that are drawn for a training; an example takes any pair of them."""
+
+
+def random_starts(samples: Any, frame_samples: int, seed: Any) -> Any:
+    """Choose how much audio to remove from the start, so that frames are cut anywhere.
+
+    Args:
+        samples: Lengths of the recordings, int32, shape (recordings,).
+        frame_samples: Samples of one frame.
+        seed: Stateless seed.
+
+    Returns:
+        int32, shape (recordings,), from 0 to less than a frame, multiples of `grain`; at least one
+        whole frame is left, and a recording no longer than a frame keeps all.
+    """
+    size = grain(frame_samples)
+    room = tf.clip_by_value(samples - frame_samples, 0, frame_samples - 1)
+    share = tf.random.stateless_uniform(tf.shape(samples), seed)
+    return tf.cast(share * tf.cast(room + 1, tf.float32), tf.int32) // size * size
+
+
+def mix(frames: Any, partners: Any, seed: Any) -> Any:
+    """Mix each frame with one of another recording of its species.
+
+    Args:
+        frames: Samples in [-1, 1], float32, shape (frames, samples).
+        partners: The same, what is mixed in; a frame's own samples where there is no partner.
+        seed: Stateless seed.
+
+    Returns:
+        weight * frame + (1 - weight) * partner with a weight from `LEAST_WEIGHT` to 1 per example,
+        so that the sum stays in [-1, 1].
+    """
+    weight = tf.random.stateless_uniform([tf.shape(frames)[0], 1], seed, LEAST_WEIGHT, 1.0)
+    return weight * frames + (1 - weight) * partners
+
+
+def raise_floor(pictures: Any, share: float, seed: Any) -> Any:
+    """Raise the decibel floor by a random amount, as a noisier or coarser microphone would.
+
+    Args:
+        pictures: Levels in [-1, 1], shape (pictures, columns, bands, channels).
+        share: Most by which it is raised, share of the range, in [0, 1).
+        seed: Stateless seed.
+
+    Returns:
+        Levels in [-1, 1] again: the raised floor and all below it become -1.
+    """
+    shape = [tf.shape(pictures)[0], 1, 1, 1]
+    floor = 2 * tf.random.stateless_uniform(shape, seed, 0.0, 1.0) * share - 1
+    return tf.maximum(2 * (pictures - floor) / (1 - floor) - 1, -1.0)
+
+
+class MaskBank(NamedTuple):
+    """Slices to mask: True where a picture is kept, bool, shapes (masks, columns or bands)."""
+
+    columns: Any
+    bands: Any
+
+
+def draw_masks(
+    shape: tuple[int, int, int],
+    time_share: float,
+    freq_share: float,
+    seed: int,
+    count: int = BANK_SIZE,
+) -> MaskBank:
+    """Draw slices of time and of bands with tensorflow-io's masks.
+
+    Its operations keep a hidden random state, so they are run once, before training; an example
+    then picks by its stateless seed. A bank of 4,096 covers most of the possible slices.
+
+    Args:
+        shape: Columns, bands and channels of the pictures.
+        time_share: Widest slice of time, share of the columns, in [0, 1).
+        freq_share: Widest slice of bands, share of the bands, in [0, 1).
+        seed: Seed of the bank.
+        count: Masks of each kind.
+
+    Returns:
+        Masks whose slices are 0 to `round(share * length)` wide.
+    """
+    audio = tfio_audio()
+    columns, bands, _ = shape
+    # tensorflow-io draws a width below its parameter.
+    widest_time, widest_freq = round(time_share * columns) + 1, round(freq_share * bands) + 1
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def draw() -> Any:
+        def one(_: Any) -> Any:
+            in_time = audio.time_mask(tf.ones([columns, 1]), widest_time)
+            in_freq = audio.freq_mask(tf.ones([1, bands]), widest_freq)
+            return in_time[:, 0] > 0, in_freq[0] > 0
+
+        return tf.vectorized_map(one, tf.zeros([count]))
+
+    tf.random.set_seed(seed)
+    return MaskBank(*draw())
+
+
+def mask(pictures: Any, bank: MaskBank, seed: Any) -> Any:
+    """Mask a slice of time and a slice of bands of each picture, in all its channels.
+
+    Args:
+        pictures: Levels in [-1, 1], shape (pictures, columns, bands, channels).
+        bank: What `draw_masks` gave for this shape.
+        seed: Stateless seed.
+
+    Returns:
+        The pictures with -1, the level of silence, in the slices.
+    """
+    count = tf.shape(bank.columns)[0]
+    picks = tf.random.stateless_uniform([2, tf.shape(pictures)[0]], seed, 0, count, dtype=tf.int32)
+    columns = tf.gather(bank.columns, picks[0])[:, :, tf.newaxis, tf.newaxis]
+    bands = tf.gather(bank.bands, picks[1])[:, tf.newaxis, :, tf.newaxis]
+    return tf.where(columns & bands, pictures, -1.0)
+
+
+def no_calls(count: Any, samples: int, sample_rate: int, seed: Any) -> Any:
+    """Make frames without a bird: coloured noise with hum at many levels, and silence.
+
+    Args:
+        count: Frames to make.
+        samples: Samples of a frame.
+        sample_rate: Samples per second.
+        seed: Stateless seed.
+
+    Returns:
+        float32 in [-1, 1], shape (count, samples). Power falls with frequency f as f ** -k, k from
+        -0.5 to 2.5 (white is 0, pink 1, brown 2); mains hum of 50 or 60 Hz adds to it.
+    """
+    seeds = tf.random.split(seed, 7)
+
+    def draw(number: int, low: float, high: float) -> Any:
+        return tf.random.stateless_uniform([count, 1], seeds[number], low, high)
+
+    length = 1 << (samples - 1).bit_length()
+    spectrum = tf.signal.rfft(tf.random.stateless_normal([count, length], seeds[0]))
+    hz = tf.range(1, length // 2 + 2, dtype=tf.float32) * (sample_rate / length)
+    slope = (hz / 1000.0) ** (-draw(1, -0.5, 2.5) / 2)
+    # Below 20 Hz microphones hear nothing, and brown noise would be all rumble.
+    slope = tf.where(hz < 20, 0.0, slope)
+    noise = tf.signal.irfft(spectrum * tf.cast(slope, tf.complex64))[:, :samples]
+    noise /= tf.reduce_max(tf.abs(noise), axis=1, keepdims=True) + 1e-9
+    mains = tf.where(draw(2, 0.0, 1.0) < 0.5, 50.0, 60.0)
+    time = tf.range(samples, dtype=tf.float32) / sample_rate
+    hum = tf.add_n([tf.sin(2 * 3.141592653589793 * n * mains * time) / n for n in (1.0, 2.0, 3.0)])
+    noise += tf.maximum(draw(3, -1.0, 1.0), 0.0) * hum
+    noise /= tf.reduce_max(tf.abs(noise), axis=1, keepdims=True) + 1e-9
+    level = 10 ** (tf.minimum(draw(4, QUIETEST_DB, -QUIETEST_DB), 0.0) / 20)
+    return tf.where(draw(5, 0.0, 1.0) < SILENT_SHARE, 0.0, noise * level)

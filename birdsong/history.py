@@ -1,0 +1,207 @@
+"""The pages of curves that train and tune write.
+
+Pictures are drawn by matplotlib: plotly's script alone would make each page 4 MB.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from birdsong import pages
+from birdsong.config import Hyperparameters, TrainConfig, TuneConfig
+
+if TYPE_CHECKING:
+    from birdsong.training import Epoch
+
+
+def write_training(
+    path: str | Path,
+    epochs: Sequence["Epoch"],
+    record: Mapping[str, Any],
+    config: TrainConfig,
+    hyperparameters: Hyperparameters,
+) -> None:
+    """Write the page of one training.
+
+    Args:
+        path: Where it goes.
+        epochs: What each epoch showed.
+        record: started_from, best_epoch, stopped_early and summary, as in history.json.
+        config: Settings of the training.
+        hyperparameters: Its hyperparameters.
+    """
+    summary, best = record["summary"], record["best_epoch"]
+    accuracy = summary.get("validation_accuracy")
+    cards: list[tuple[str, object]] = []
+    if accuracy is not None:
+        cards += [
+            ("validation accuracy, network", f"{accuracy:.3f}"),
+            ("validation accuracy, baseline", f"{summary['baseline_validation_accuracy']:.3f}"),
+        ]
+    cards += [
+        ("best epoch", f"{best} of {len(epochs)}"),
+        ("time", f"{sum(epoch.seconds for epoch in epochs):.0f} s"),
+    ]
+    lead = "The best epoch is the first with the highest validation accuracy, rounded to 0.01. "
+    if accuracy is None:
+        lead = "There are no validation recordings, so the last epoch is taken. "
+    elif record["stopped_early"]:
+        lead += f"Training stopped after {config.patience} epochs without a better one. "
+    settings = {**config.model_dump(), **hyperparameters.model_dump()}
+    parts = [
+        pages.cards(cards),
+        pages.heading("Curves"),
+        _curves(epochs, best, summary.get("baseline_validation_accuracy")),
+        pages.heading("Epochs"),
+        pages.table(
+            ("epoch", "loss", "validation loss", "validation accuracy", "learning rate", "seconds"),
+            [
+                (
+                    epoch.epoch,
+                    f"{epoch.loss:.4f}",
+                    _or_dash(epoch.validation_loss, ".4f"),
+                    _or_dash(epoch.validation_accuracy, ".3f"),
+                    f"{epoch.learning_rate:.2e}",
+                    f"{epoch.seconds:.1f}",
+                )
+                for epoch in epochs
+            ],
+            numbers=range(6),
+            name="epochs",
+        ),
+        pages.heading("Settings"),
+        pages.table(("setting", "value"), settings.items(), name="settings"),
+    ]
+    pages.write(path, "Training", lead + record["started_from"], parts)
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _curves(epochs: Sequence["Epoch"], best: int, baseline: float | None) -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    numbers = [epoch.epoch for epoch in epochs]
+    left.plot(numbers, [epoch.loss for epoch in epochs], color=pages.INK, label="training")
+    left.set(xlabel="epoch", ylabel="loss (cross-entropy)", ylim=(0, None))
+    validated = [epoch for epoch in epochs if epoch.validation_accuracy is not None]
+    if validated:
+        at = [epoch.epoch for epoch in validated]
+        left.plot(
+            at,
+            [epoch.validation_loss for epoch in validated],
+            color=pages.ACCENT,
+            label="validation",
+        )
+        right.plot(
+            at,
+            [epoch.validation_accuracy for epoch in validated],
+            color=pages.ACCENT,
+            marker=".",
+            label="network",
+        )
+        if baseline is not None:
+            right.axhline(baseline, color=pages.SECOND, linestyle="--", label="baseline")
+        right.legend(loc="lower right", frameon=False)
+    else:
+        right.text(0.5, 0.5, "no validation recordings", ha="center", transform=right.transAxes)
+    for axes in (left, right):
+        axes.axvline(best, color=pages.FAINT, linewidth=1)
+        axes.spines[["top", "right"]].set_visible(False)
+    right.set(xlabel="epoch", ylabel="accuracy per recording", ylim=(0, 1.02))
+    left.legend(loc="upper right", frameon=False)
+    return pages.picture(
+        figure, f"Loss and validation accuracy over {len(epochs)} epochs; the best is epoch {best}."
+    )
+
+
+def write_search(
+    path: str | Path,
+    trials: Sequence[Mapping[str, Any]],
+    best: Hyperparameters,
+    study: Any,
+    tune: TuneConfig,
+) -> None:
+    """Write the page of a search.
+
+    Args:
+        path: Where it goes.
+        trials: number, state, accuracy, by_epoch, values and seconds of each, as in trials.json.
+        best: The values that train gets.
+        study: Optuna's study; None when there was no search.
+        tune: Settings of the search.
+    """
+    chosen = pages.table(
+        ("hyperparameter", "value"),
+        [(name, f"{value:.4g}") for name, value in best.model_dump().items()],
+        numbers=(1,),
+        name="chosen",
+    )
+    if study is None:
+        lead = "No search was asked for (trials=0): training gets the given values."
+        pages.write(path, "Search for hyperparameters", lead, [chosen])
+        return
+    finished = [trial for trial in trials if trial["state"] == "complete"]
+    accuracy = max(trial["accuracy"] for trial in finished)
+    lead = (
+        f"{len(trials)} trials of at most {tune.epochs} epochs, each judged by its best validation "
+        "accuracy. Trials below the median of the others were pruned. The first tried the given "
+        "values."
+    )
+    names = list(best.model_dump())
+    parts = [
+        pages.cards(
+            [
+                ("best validation accuracy", f"{accuracy:.3f}"),
+                ("finished", len(finished)),
+                ("pruned", sum(trial["state"] == "pruned" for trial in trials)),
+            ]
+        ),
+        pages.heading("Chosen values"),
+        chosen,
+        pages.heading("Trials"),
+        _trial_curves(trials, names),
+        pages.table(
+            ("trial", "state", "accuracy", *names, "epochs", "seconds"),
+            [
+                (
+                    trial["number"],
+                    trial["state"],
+                    _or_dash(trial["accuracy"], ".3f"),
+                    *(_or_dash(trial["values"].get(name), ".4g") for name in names),
+                    len(trial["by_epoch"]),
+                    _or_dash(trial["seconds"], ".0f"),
+                )
+                for trial in trials
+            ],
+            numbers=(0, *range(2, len(names) + 5)),
+            name="trials",
+        ),
+    ]
+    pages.write(path, "Search for hyperparameters", lead, parts)
+
+
+def _trial_curves(trials: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Any:
+    """Accuracy over the trials, and against each hyperparameter."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    panels = figure.subplots(2, 3, sharey=True).ravel()
+    known = [trial for trial in trials if trial["by_epoch"]]
+    colours = [pages.ACCENT if trial["state"] == "complete" else pages.FAINT for trial in known]
+    heights = [max(trial["by_epoch"]) for trial in known]
+    for axes, name in zip(panels, ("trial", *names), strict=True):
+        at = [trial["number"] if name == "trial" else trial["values"][name] for trial in known]
+        axes.scatter(at, heights, c=colours, s=22)
+        axes.set(xlabel=name.replace("_", " "), ylim=(0, 1.02))
+        axes.spines[["top", "right"]].set_visible(False)
+        if name == "learning_rate":
+            axes.set_xscale("log")
+    for axes in panels[::3]:
+        axes.set_ylabel("validation accuracy")
+    return pages.picture(
+        figure, "Validation accuracy of each trial, by number and by each hyperparameter."
+    )

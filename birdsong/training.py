@@ -1,0 +1,349 @@
+"""Train the network on weak labels, choose its best epoch, and write the model artifact."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from birdsong import artifacts, augment, baseline, history, progress, weak_labels
+from birdsong.config import FRONT_ENDS, FeatureConfig, Hyperparameters, TrainConfig
+from birdsong.errors import ConfigError, DataError
+from birdsong.features import FeatureSet
+from birdsong.frontend_graph import FrontEnd
+from birdsong.model import export, start_network
+from birdsong.tensorflow_setup import keras, tf
+from birdsong.training_data import Batch, TrainingWindows, Windows, read_ahead
+
+WARM_UP_SHARE = 0.05
+"""Share of all steps over which the learning rate rises from 0; then it falls along a cosine."""
+
+SCORED_TOGETHER = 8
+"""Windows of validation that are scored at a time: at most 96 frames."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch showed; `validation_*` are None without a validation part."""
+
+    epoch: int
+    loss: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+    learning_rate: float
+    seconds: float
+
+
+@dataclass
+class Fit:
+    """A finished training: the network carries the weights of the best epoch."""
+
+    network: Any
+    started_from: str
+    epochs: list[Epoch] = field(default_factory=list)
+    best_epoch: int = 0
+    accuracy: float | None = None
+    stopped_early: bool = False
+
+
+class Trainer:
+    """One network, its optimizer and the graph of one step.
+
+    Args:
+        config: Settings of the training.
+        hyperparameters: Learning rate, augmentation and dropout.
+        codes: Species in the order of the scores.
+        sample_rate: Samples per second of the features.
+        steps: Steps of the whole training, for the learning rate.
+
+    Raises:
+        ConfigError, StorageError: The weights do not fit or cannot be had; see `start_network`.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        hyperparameters: Hyperparameters,
+        codes: list[str],
+        sample_rate: int,
+        steps: int,
+    ) -> None:
+        front_end = FRONT_ENDS[config.front_end]
+        if sample_rate != front_end.sample_rate:
+            raise ConfigError(
+                f"train: features have {sample_rate} samples per second, the front end "
+                f"{front_end.sample_rate}. Run featurize with that sample_rate."
+            )
+        keras.utils.set_random_seed(config.seed)
+        self.config = config
+        self.hyperparameters = hyperparameters
+        self.front_end_config = front_end
+        self.network, self.started_from = start_network(config, hyperparameters.dropout, codes)
+        self.front_end = FrontEnd(front_end)
+        warm_up = round(WARM_UP_SHARE * steps)
+        rate = hyperparameters.learning_rate
+        self.schedule = keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=rate / (warm_up + 1),
+            decay_steps=max(1, steps - warm_up),
+            warmup_target=rate,
+            warmup_steps=warm_up,
+        )
+        self.optimizer = keras.optimizers.Adam(self.schedule)
+        self.optimizer.build(self.network.trainable_variables)
+        self.masks = augment.draw_masks(
+            front_end.picture_shape,
+            hyperparameters.time_mask,
+            hyperparameters.freq_mask,
+            config.seed,
+        )
+        self.step = tf.function(self._step, reduce_retracing=True)
+        self.score = tf.function(self._score, reduce_retracing=True)
+
+    def best_frames(self, batch: Batch, seed: Any) -> Any:
+        """Cut the recordings anew and take each one's frame that scores highest for its species.
+
+        Returns:
+            float32 in [-1, 1], shape (recordings, frame_samples); no gradient flows through it.
+        """
+        size = self.front_end_config.frame_samples
+        starts = augment.random_starts(batch.samples, size, seed)
+        frames, owner = weak_labels.cut_frames(batch.waveforms, batch.samples, starts, size)
+        logits = self.network(self.front_end(frames), training=False)
+        own = tf.gather(logits, tf.gather(batch.primary, owner), batch_dims=1)
+        best = weak_labels.best_frames(own, owner, tf.shape(batch.samples)[0])
+        return tf.stop_gradient(tf.gather(frames, best))
+
+    def examples(self, batch: Batch, seed: Any) -> tuple[Any, Any]:
+        """Augmented pictures of the best frames and of frames without a bird, and their labels."""
+        seeds = tf.random.split(seed, 5)
+        config = self.front_end_config
+        frames = self.best_frames(batch, seeds[0])
+        partners = tf.cast(batch.partners, tf.float32) * (1 / weak_labels.FULL_SCALE)
+        partners = tf.where(batch.paired[:, tf.newaxis], partners, frames)
+        frames = augment.mix(frames, partners, seeds[1])
+        recordings = tf.cast(tf.shape(frames)[0], tf.float32)
+        count = tf.cast(tf.math.ceil(augment.NO_CALL_SHARE * recordings), tf.int32)
+        silent = augment.no_calls(count, config.frame_samples, config.sample_rate, seeds[2])
+        pictures = self.front_end(tf.concat([frames, silent], axis=0))
+        pictures = augment.raise_floor(pictures, self.hyperparameters.reduce_db, seeds[3])
+        pictures = augment.mask(pictures, self.masks, seeds[4])
+        absent = tf.zeros([count, tf.shape(batch.labels)[1]], batch.labels.dtype)
+        return pictures, tf.concat([batch.labels, absent], axis=0)
+
+    def _step(self, batch: Batch, number: Any) -> Any:
+        seed = tf.stack([tf.constant(self.config.seed % 2**31, tf.int32), number])
+        pictures, labels = self.examples(batch, seed)
+        with tf.GradientTape() as tape:
+            logits = self.network(pictures, training=True)
+            loss = weak_labels.crossentropy_modified(labels, logits, self.config.pos_weight)
+        variables = self.network.trainable_variables
+        self.optimizer.apply(tape.gradient(loss, variables), variables)
+        return loss
+
+    def _score(self, waveforms: Any, samples: Any) -> Any:
+        size = self.front_end_config.frame_samples
+        frames, owner = weak_labels.cut_frames(waveforms, samples, tf.zeros_like(samples), size)
+        logits = self.network(self.front_end(frames), training=False)
+        return weak_labels.recording_scores(logits, owner, tf.shape(samples)[0])
+
+
+def fit(
+    features: FeatureSet,
+    hyperparameters: Hyperparameters,
+    config: TrainConfig,
+    label: str = "train",
+    after_epoch: Callable[[Epoch], None] | None = None,
+) -> Fit:
+    """Train on the train part and keep the weights of the best epoch on the validation part.
+
+    The best epoch has the highest validation accuracy rounded to 0.01: a later one replaces it
+    only when the rounded figure rises, so that a lucky recording does not decide. Without a
+    validation part it is the last epoch.
+
+    Args:
+        features: The development artifact.
+        hyperparameters: Learning rate, augmentation and dropout.
+        config: Settings of the training.
+        label: Word before the lines of progress.
+        after_epoch: Called with each epoch; may raise to stop.
+
+    Raises:
+        DataError: A species has no training window, or the loss is not finite.
+        ConfigError, StorageError: The weights do not fit or cannot be had.
+    """
+    front_end = FRONT_ENDS[config.front_end]
+    windows = TrainingWindows(features, front_end.frame_samples, config.class_balance, config.seed)
+    validation = Windows(features, "validation", front_end.frame_samples)
+    steps = windows.steps(config.batch_size)
+    trainer = Trainer(
+        config,
+        hyperparameters,
+        features.codes,
+        features.config.sample_rate,
+        steps * config.epochs,
+    )
+    result = Fit(trainer.network, trainer.started_from)
+    print(
+        f"{label}: {len(windows)} windows of {len(features.codes)} species, {steps} steps an "
+        f"epoch, {len(validation)} windows for validation. {trainer.started_from}",
+        flush=True,
+    )
+    progress.tell(label, 0, config.epochs, "epochs")
+    best_weights = None
+    for number in range(1, config.epochs + 1):
+        epoch = _run_epoch(trainer, windows, validation, number, steps)
+        result.epochs.append(epoch)
+        figure = epoch.validation_accuracy
+        if figure is None or round(figure, 2) > round(result.accuracy or -1.0, 2):
+            result.best_epoch, result.accuracy = number, figure
+            best_weights = trainer.network.get_weights() if figure is not None else None
+        _tell(label, epoch, config.epochs, result)
+        if after_epoch:
+            after_epoch(epoch)
+        if config.patience and number - result.best_epoch >= config.patience:
+            result.stopped_early = True
+            break
+    progress.tell(label, config.epochs, config.epochs, "epochs")
+    if best_weights is not None:
+        trainer.network.set_weights(best_weights)
+    return result
+
+
+def _run_epoch(
+    trainer: Trainer, windows: TrainingWindows, validation: Windows, number: int, steps: int
+) -> Epoch:
+    started = time.monotonic()
+    losses = []
+    batches = read_ahead(windows.epoch(number, trainer.config.batch_size))
+    for step, batch in enumerate(batches):
+        losses.append(trainer.step(_tensors(batch), tf.constant((number - 1) * steps + step)))
+    loss = float(np.mean([float(value) for value in losses]))
+    if not np.isfinite(loss):
+        raise DataError(
+            f"train: the loss of epoch {number} is {loss}. Lower learning_rate (now "
+            f"{trainer.hyperparameters.learning_rate:g}) and train again."
+        )
+    accuracy = validation_loss = None
+    if len(validation):
+        logits = score_windows(trainer, validation)
+        accuracy = recording_accuracy(validation, logits)
+        validation_loss = float(
+            weak_labels.crossentropy_modified(validation.labels, logits, trainer.config.pos_weight)
+        )
+    rate = float(trainer.schedule(number * steps))
+    return Epoch(number, loss, validation_loss, accuracy, rate, time.monotonic() - started)
+
+
+def score_windows(trainer: Trainer, windows: Windows) -> NDArray[np.float32]:
+    """Logits of windows, each the highest over its frames: float32, (windows, species)."""
+    # Sorted by length, so that short ones are not padded to the longest.
+    order = np.argsort(windows.samples, kind="stable")
+    out = np.empty(windows.labels.shape, np.float32)
+    parts = np.array_split(order, -(-len(order) // SCORED_TOGETHER))
+    for positions, batch in zip(parts, read_ahead(map(windows.batch, parts)), strict=True):
+        tensors = _tensors(batch)
+        out[positions] = trainer.score(tensors.waveforms, tensors.samples).numpy()
+    return out
+
+
+def recording_accuracy(windows: Windows, scores: NDArray[np.floating]) -> float:
+    """MultiCategoryAccuracy over recordings, each scored by the highest of its windows."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(windows.ids))}
+    owner = np.array([numbers[name] for name in windows.ids])
+    highest = np.full((len(numbers), scores.shape[1]), -np.inf)
+    np.maximum.at(highest, owner, scores)
+    labels = np.zeros((len(numbers), scores.shape[1]), np.int8)
+    labels[owner] = windows.labels
+    return float(np.mean(weak_labels.multi_category_accuracy(labels, highest)))
+
+
+def train(
+    development_path: str | Path,
+    hyperparameters_path: str | Path,
+    model_path: str | Path,
+    history_path: str | Path,
+    config: TrainConfig,
+) -> dict[str, float]:
+    """Train the network and the baseline, and write the model artifact and its curves.
+
+    Args:
+        development_path: Features of train and validation.
+        hyperparameters_path: Artifact of tune.
+        model_path: Where the model goes: weights, settings, species, the exported graph `serve`
+            from waveforms to scores, the baseline, and the history.
+        history_path: Where the HTML page of curves goes.
+        config: Settings of the training.
+
+    Returns:
+        Validation accuracy of the network and of the baseline (absent without a validation part),
+        best epoch, epochs and seconds.
+
+    Raises:
+        DataError: An artifact is not what it should be, or a species has no training window.
+        ConfigError, StorageError: The weights do not fit or cannot be had.
+    """
+    started = time.monotonic()
+    features = FeatureSet(development_path)
+    artifacts.read_spec(hyperparameters_path, "hyperparameters")
+    hyperparameters = Hyperparameters(
+        **artifacts.read_json(Path(hyperparameters_path) / "hyperparameters.json")
+    )
+    fitted = fit(features, hyperparameters, config)
+    plain = baseline.fit(features, features.select("train"))
+    front_end = FRONT_ENDS[config.front_end]
+    summary = {"best_epoch": float(fitted.best_epoch), "epochs": float(len(fitted.epochs))}
+    validation = Windows(features, "validation", front_end.frame_samples)
+    if fitted.accuracy is not None:
+        summary["validation_accuracy"] = fitted.accuracy
+        summary["baseline_validation_accuracy"] = recording_accuracy(
+            validation, plain.scores(features, validation.rows.tolist())
+        )
+    else:
+        print("train: no validation recordings, so the last epoch is taken.", flush=True)
+    record = {
+        "started_from": fitted.started_from,
+        "best_epoch": fitted.best_epoch,
+        "stopped_early": fitted.stopped_early,
+        "epochs": [epoch.__dict__ for epoch in fitted.epochs],
+        "summary": summary,
+    }
+    inputs = {"development": development_path, "hyperparameters": hyperparameters_path}
+    with artifacts.create(model_path, "model", config, inputs) as folder:
+        fitted.network.save_weights(str(folder.path / "weights.weights.h5"))
+        export(fitted.network, front_end, folder.path / "saved_model")
+        artifacts.write_json(
+            folder.path / "model.json", _settings(config, hyperparameters, features.config)
+        )
+        artifacts.write_json(folder.path / "classes.json", features.classes)
+        artifacts.write_json(folder.path / "history.json", record)
+        plain.save(folder.path)
+    summary["seconds"] = time.monotonic() - started
+    history.write_training(history_path, fitted.epochs, record, config, hyperparameters)
+    return summary
+
+
+def _settings(
+    config: TrainConfig, hyperparameters: Hyperparameters, features: FeatureConfig
+) -> dict[str, Any]:
+    return {
+        "train": config.model_dump(mode="json"),
+        "hyperparameters": hyperparameters.model_dump(mode="json"),
+        "front_end": FRONT_ENDS[config.front_end].model_dump(mode="json"),
+        "features": features.model_dump(mode="json"),
+    }
+
+
+def _tensors(batch: Batch) -> Batch:
+    return Batch(*(tf.convert_to_tensor(array) for array in batch))
+
+
+def _tell(label: str, epoch: Epoch, epochs: int, result: Fit) -> None:
+    parts = [f"epoch {epoch.epoch}/{epochs}", f"loss {epoch.loss:.4f}"]
+    if epoch.validation_accuracy is not None:
+        parts.append(f"validation accuracy {epoch.validation_accuracy:.3f}")
+        parts.append(f"best {result.accuracy:.3f} in epoch {result.best_epoch}")
+    print(f"{label}: {', '.join(parts)}, {epoch.seconds:.1f} s", flush=True)
+    progress.tell(label, epoch.epoch, epochs, "epochs")
