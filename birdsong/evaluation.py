@@ -1,20 +1,17 @@
 """Stage: choose thresholds on calibration, measure on test, and keep what later stages check."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from birdsong import artifacts, audio, baseline, bootstrap, calibration, metrics, report, thresholds
-from birdsong.bootstrap import Interval
+from birdsong import artifacts, audio, baseline, calibration, metrics, report, thresholds
 from birdsong.config import EvaluateConfig
 from birdsong.errors import DataError
-from birdsong.metrics import Figures
-from birdsong.scoring import Scorer, WindowScores, score_windows
+from birdsong.scoring import Scorer, score_windows
+from birdsong.summary import Recordings, Scored, by_recording, calibration_json, summarise
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,47 +39,6 @@ class Evaluation:
     roc_thresholds: list[float]
     confusion_labels: list[str]
     confusion_matrix: list[list[int]]
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One part of the data with the scores of network and baseline.
-
-    Attributes:
-        index: One row per window.
-        labels: int8, shape (windows, species).
-        network, baseline: Scores in [0, 1], shape (windows, species).
-        best_frame: Which frame gave the network's score, shape (windows, species).
-    """
-
-    index: "pd.DataFrame"
-    labels: metrics.Labels
-    network: metrics.Scores
-    baseline: metrics.Scores
-    best_frame: npt.NDArray[np.int16]
-
-    @property
-    def groups(self) -> list[str]:
-        """Group of each window."""
-        return [str(group) for group in self.index["group"]]
-
-
-@dataclass(frozen=True)
-class Recordings:
-    """The test recordings: the highest scores of their windows.
-
-    Attributes:
-        index: The row of each recording's first window.
-        labels: int8, shape (recordings, species).
-        network, baseline: Scores in [0, 1], shape (recordings, species).
-        windows: How many windows each has, shape (recordings,).
-    """
-
-    index: "pd.DataFrame"
-    labels: metrics.Labels
-    network: metrics.Scores
-    baseline: metrics.Scores
-    windows: npt.NDArray[np.int_]
 
 
 def evaluate_threshold(
@@ -136,31 +92,11 @@ def evaluate_threshold(
     ) as folder:
         artifacts.write_json(folder.path / "thresholds.json", chosen)
         artifacts.write_json(
-            folder.path / "calibration.json", _calibration_json(temperature, calibrated)
+            folder.path / "calibration.json", calibration_json(temperature, calibrated)
         )
 
     recordings = by_recording(tested)
-    cuts = thresholds.as_array(chosen, codes)
-    figures = {
-        "network": Figures(recordings.network, recordings.labels, cuts),
-        "baseline": Figures(
-            recordings.baseline, recordings.labels, thresholds.as_array(rival, codes)
-        ),
-    }
-    groups = [str(group) for group in recordings.index["group"]]
-    told, differences = metrics.headlines(figures, groups, config.seed)
-    summary = {
-        "unit": "recording: the highest score of its windows",
-        "interval": "95 %, bootstrap of groups; exact binomial where all or none are right",
-        "ties": "of equal scores the species that stands first in classes.json counts",
-        "counts": _counts(calibrated, recordings, tested, codes, chosen),
-        "network": _as_json(told["network"]),
-        "baseline": _as_json(told["baseline"]),
-        "difference": _as_json(differences),
-        "false_positives": _realised(tested, cuts, config),
-        "calibration": _calibration_on_test(temperature, tested),
-        "per_species": _per_species(calibrated, recordings, tested, figures, codes, chosen),
-    }
+    figures = summarise(calibrated, tested, codes, chosen, rival, temperature, config)
     golden = pick_golden(calibrated.index, config.golden)
     with artifacts.create(
         evaluation_path,
@@ -173,7 +109,7 @@ def evaluate_threshold(
             "thresholds": thresholds_path,
         },
     ) as folder:
-        artifacts.write_json(folder.path / "metrics.json", summary)
+        artifacts.write_json(folder.path / "metrics.json", figures)
         _recording_table(recordings, codes).to_parquet(
             folder.path / "test_scores.parquet", index=False
         )
@@ -187,7 +123,7 @@ def evaluate_threshold(
         report_path,
         report.Findings(
             classes=fresh.classes,
-            metrics=summary,
+            metrics=figures,
             thresholds=chosen,
             temperature=temperature,
             curves={
@@ -203,28 +139,12 @@ def evaluate_threshold(
         ),
     )
     return Evaluation(
-        metrics=_flat(summary),
+        metrics=_flat(figures),
         roc_fpr=fpr,
         roc_tpr=tpr,
         roc_thresholds=cut,
         confusion_labels=labels,
         confusion_matrix=matrix,
-    )
-
-
-def by_recording(part: Scored) -> Recordings:
-    """Windows to recordings: the highest of their scores."""
-    ids = [str(name) for name in part.index["id"]]
-    firsts, network = metrics.by_recording(ids, part.network)
-    _, plain = metrics.by_recording(ids, part.baseline)
-    index = part.index.iloc[firsts].reset_index(drop=True)
-    counts = part.index.groupby("id").size()
-    return Recordings(
-        index,
-        part.labels[firsts],
-        network,
-        plain,
-        np.array([counts[name] for name in index["id"]], int),
     )
 
 
@@ -276,127 +196,13 @@ def _check_apart(first: "FeatureSet", second: "FeatureSet") -> None:
 
 
 def _score(scorer: Scorer, plain: baseline.Baseline, features: "FeatureSet") -> Scored:
-    found: WindowScores = score_windows(scorer, features)
+    found = score_windows(scorer, features)
     if plain.codes != scorer.codes:
         raise DataError("Network and baseline know other species. Train the model again.")
     labels = metrics.label_matrix(
         found.index["label"].tolist(), found.index["secondary"].tolist(), scorer.codes
     )
     return Scored(found.index, labels, found.scores, plain.scores(features), found.best_frame)
-
-
-def _calibration_json(found: calibration.Calibration, part: Scored) -> dict[str, Any]:
-    after = found.probabilities(part.network)
-    return {
-        **found.as_json(),
-        "windows": len(part.index),
-        "ece_before": calibration.reliability(part.network, part.labels).ece,
-        "ece_after": calibration.reliability(after, part.labels).ece,
-        "log_loss_before": calibration.log_loss(part.network, part.labels),
-        "log_loss_after": calibration.log_loss(after, part.labels),
-    }
-
-
-def _calibration_on_test(found: calibration.Calibration, part: Scored) -> dict[str, Any]:
-    after = found.probabilities(part.network)
-    return {
-        "temperature": found.temperature,
-        "ece_before": calibration.reliability(part.network, part.labels).ece,
-        "ece_after": calibration.reliability(after, part.labels).ece,
-    }
-
-
-def _counts(
-    calibrated: Scored,
-    recordings: Recordings,
-    tested: Scored,
-    codes: Sequence[str],
-    chosen: Mapping[str, Any],
-) -> dict[str, int]:
-    how = [entry["how"] for entry in chosen["species"].values()]
-    return {
-        "test_recordings": len(recordings.index),
-        "test_windows": len(tested.index),
-        "test_groups": int(recordings.index["group"].astype(str).nunique()),
-        "test_species": int(recordings.index["label"].nunique()),
-        "calibration_recordings": int(calibrated.index["id"].nunique()),
-        "calibration_windows": len(calibrated.index),
-        "species": len(codes),
-        "thresholds_own": how.count("own"),
-        "thresholds_pooled": how.count("pooled"),
-        "thresholds_none": how.count("none"),
-    }
-
-
-def _realised(
-    tested: Scored, cuts: npt.NDArray[np.float64], config: EvaluateConfig
-) -> dict[str, Any]:
-    """False positives and recall on test windows, averaged over species, with intervals."""
-    figures = Figures(tested.network, tested.labels, cuts)
-    told = {"target": config.target_fpr, "unit": thresholds.UNIT}
-    if not len(tested.index) or not np.isfinite(cuts).any():
-        nothing = Interval(None, None, None).as_json()
-        return {**told, "false_positive_rate": nothing, "recall": nothing}
-    values = figures.rates(np.ones((1, len(tested.index)), np.float32))
-    drawn = bootstrap.draw(figures.rates, tested.groups, config.seed)
-    count = len(set(tested.groups))
-    return {
-        **told,
-        **{
-            name: bootstrap.percentiles(float(values[name][0]), drawn[name], count).as_json()
-            for name in values
-        },
-    }
-
-
-def _per_species(
-    calibrated: Scored,
-    recordings: Recordings,
-    tested: Scored,
-    figures: Mapping[str, Figures],
-    codes: Sequence[str],
-    chosen: Mapping[str, Any],
-) -> dict[str, dict[str, Any]]:
-    once = np.ones((1, len(recordings.index)), np.float32)
-    areas = {name: one.per_species(once)[0][0] for name, one in figures.items()}
-    right = {
-        "network": metrics.correct(recordings.network, recordings.labels),
-        "baseline": metrics.correct(recordings.baseline, recordings.labels),
-    }
-    held_out = calibrated.index.drop_duplicates("id")["label"].value_counts()
-    table: dict[str, dict[str, Any]] = {}
-    for column, code in enumerate(codes):
-        mine = recordings.labels[:, column] == 1
-        threshold = chosen["species"][code]["threshold"]
-        absent = tested.network[tested.labels[:, column] == 0, column]
-        present = tested.network[tested.labels[:, column] == 1, column]
-        entry: dict[str, Any] = {
-            "test_recordings": int(mine.sum()),
-            "calibration_recordings": int(held_out.get(code, 0)),
-            "test_negatives": len(absent),
-            "test_positives": len(present),
-            "false_positive_rate": _share_above(absent, threshold),
-            "recall": _share_above(present, threshold),
-        }
-        for name in figures:
-            entry[f"{name}_accuracy"] = float(right[name][mine].mean()) if mine.any() else None
-            entry[f"{name}_auc"] = _finite(areas[name][column])
-        table[code] = entry
-    return table
-
-
-def _share_above(scores: metrics.Scores, threshold: float | None) -> dict[str, float | None]:
-    if threshold is None:
-        return Interval(None, None, None).as_json()
-    return bootstrap.share(int((scores > threshold).sum()), len(scores)).as_json()
-
-
-def _finite(value: Any) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def _as_json(figures: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:
-    return {name: interval.as_json() for name, interval in figures.items()}
 
 
 def _flat(summary: Mapping[str, Any]) -> dict[str, float]:

@@ -11,7 +11,7 @@ Source:
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,7 +104,7 @@ def conformal_threshold(negatives: npt.NDArray[np.float32], target_fpr: float) -
     return float(-np.partition(-negatives, rank - 1)[rank - 1])
 
 
-def as_array(thresholds: dict[str, Any], codes: Sequence[str]) -> npt.NDArray[np.float64]:
+def as_array(thresholds: Mapping[str, Any], codes: Sequence[str]) -> npt.NDArray[np.float64]:
     """Thresholds in the order of `codes`; NaN where a species has none."""
     return np.array(
         [
@@ -165,10 +165,16 @@ def _note(windows: int, species: int, own: int, shared: int, pairs: int, target:
             f"promise {percent}, so no species has a threshold. Raise calibration_fraction or "
             "target_fpr."
         )
-    told = (
-        f"{own} of {species} species have a threshold of their own that promises {percent} for "
-        "windows like those of calibration."
-    )
+    if own:
+        told = (
+            f"{own} of {species} species have a threshold of their own that promises {percent} "
+            "for windows like those of calibration."
+        )
+    else:
+        told = (
+            f"No species has a threshold of its own: the {windows} calibration windows are too "
+            f"few to promise {percent} for a single species."
+        )
     if shared:
         told += (
             f" {shared} share the pooled threshold, which promises {percent} on average over "
