@@ -122,7 +122,8 @@ class Figures:
 
     def weighted(self, weights: npt.NDArray[np.float32]) -> dict[str, Floats]:
         """Headline figures under weights of the units, (draws, units) to (draws,)."""
-        total = weights.sum(axis=1)
+        # Counts are exact in float32; their ratio is taken in float64.
+        total = weights.sum(axis=1, dtype=np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
             auc, precision = self.per_species(weights)
             hits = weights @ self._hit

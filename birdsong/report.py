@@ -312,10 +312,7 @@ def _pictures(findings: Findings, names: Mapping[str, str]) -> Markup:
         caption += " Only the species that are confused most are shown, the rest is other."
     shown_names = [names.get(label, label) for label in labels]
     confusion = Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(
-        pages.picture(
-            report_pictures.confusion([names.get(label, label) for label in labels], counts),
-            caption,
-        ),
+        pages.picture(report_pictures.confusion(shown_names, counts), caption),
         caption,
     )
     return Markup('<div class="pictures">{}</div><div class="pictures">{}</div>').format(
