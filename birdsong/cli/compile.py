@@ -1,5 +1,6 @@
 """`compile`: the DAG for a Kubeflow Pipelines backend."""
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +29,10 @@ def compile_pipeline(
     aside = out.with_name(f".{out.stem}.writing{out.suffix}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        compiler.Compiler().compile(birdsong, str(aside))
+        with warnings.catch_warnings():
+            # JSON is the same document; that kfp may drop it one day helps nobody here.
+            warnings.filterwarnings("ignore", "Compiling to JSON", DeprecationWarning)
+            compiler.Compiler().compile(birdsong, str(aside))
         aside.replace(out)
     except OSError as error:
         raise StorageError(f"{out} cannot be written ({error.strerror}).") from error
