@@ -15,7 +15,7 @@ FULL_SCALE = 0.999
 CLIPPED_SHARE = 0.001
 """Share of clipped samples from which a recording is listed as clipped."""
 SILENT_PEAK = 0.5 / 32_768
-"""A recording whose mono mix stays below this (half a step of 16 bit) is silent."""
+"""A recording whose mono mix never exceeds this (half a step of 16 bit) is silent."""
 
 _BLOCK = 65_536  # samples of each channel that are in memory at a time
 
@@ -112,7 +112,7 @@ def measure(source: Path | io.BytesIO) -> Examination:
     if count == 0:
         return Examination(problem="empty", detail="no samples")
     found = Examination(seconds=count / rate, rate=rate, channels=channels)
-    if peak < SILENT_PEAK:
+    if peak <= SILENT_PEAK:
         return replace(found, problem="silent", detail=f"{found.seconds:.1f} s of silence")
     share = clipped / (count * channels)
     if share > CLIPPED_SHARE:

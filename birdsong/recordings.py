@@ -36,7 +36,7 @@ SNAPSHOT_BYTES = 2**30
 TEXT_COLUMNS = ("scientific_name", "common_name", "author", "date", "licence")
 NUMBER_COLUMNS = ("latitude", "longitude", "rating")
 
-_BATCH = 2_000
+_BATCH = 500
 
 
 def ingest(recordings_path: str, audit_path: str, config: IngestConfig) -> dict[str, float]:
