@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 SPOOL_BYTES = 64 << 20
 """A recording with more samples than this goes through a file, so that memory stays flat."""
 
-FEW = 24
-"""So few recordings are decoded faster in this process than workers start."""
+SECONDS_PER_WORKER = 1_500
+"""A worker is started for each so many seconds of audio: it takes about as long to start as it
+then takes to decode them."""
 
 
 class FeatureSet:
@@ -106,7 +107,7 @@ def featurize(
         test_path: Where windows of test go.
         preview_path: Where the page goes.
         config: Sample rate, seconds, encoding and how many bad recordings are borne.
-        worker_count: Processes; by default one for each core.
+        worker_count: Processes; by default one for each core, fewer where there is little to do.
 
     Returns:
         Windows and hours of each part, megabytes, and quarantined recordings.
@@ -119,7 +120,9 @@ def featurize(
     rows = _read_rows(recordings_path, splits_path)
     classes = artifacts.read_json(Path(splits_path) / "classes.json")
     most_bad = config.max_bad_share * len(rows)
-    workers_wanted = worker_count or (1 if len(rows) <= FEW else workers.count_cores())
+    seconds = sum(min(row["seconds"], config.seconds) for row in rows)
+    worthwhile = 1 + int(seconds // SECONDS_PER_WORKER)
+    worker_count = worker_count or min(workers.count_cores(), worthwhile)
     inputs = {"recordings": recordings_path, "splits": splits_path}
     places = {"development": development_path, "calibration": calibration_path, "test": test_path}
     Path(development_path).parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +139,7 @@ def featurize(
             writers[name] = shards.ShardWriter(folder, config)
             stack.callback(writers[name].close)
         tasks = [_Task(row, Path(recordings_path), Path(spool), config) for row in rows]
-        decoded = workers.in_order(decode_recording, tasks, workers_wanted, describe=_name)
+        decoded = workers.in_order(decode_recording, tasks, worker_count, describe=_name)
         reasons: Counter[str] = Counter()
         # Closed here, so that the workers end before an error goes on.
         with contextlib.closing(decoded):
