@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 SHOWN_PROBLEMS = 500
 """Most problems that the page lists one by one; problems.parquet holds all."""
+SHOWN_LICENCES = 12
+"""Most wordings of licences that the page lists one by one."""
 SHOWN_SPECIES = 60
 """Most species with a bar of their own in the picture."""
 
@@ -48,7 +50,7 @@ def write(
         ("left out", f"{summary['excluded']:,.0f}"),
         (f"bad (at most {100 * config.max_bad_share:g} %)", f"{100 * summary['bad_share']:.1f} %"),
     ]
-    parts: list[Markup] = [pages.cards(cards)]
+    parts: list[Markup] = [pages.cards(cards), *_problem_counts(ledger)]
     if summary["recordings"]:
         parts += _pictures(ledger)
         parts += _tables(ledger)
@@ -138,6 +140,10 @@ def _tables(ledger: Ledger) -> list[Markup]:
         "SELECT coalesce(licence, 'not stated'), count(*) FROM results JOIN entries USING (id) "
         "GROUP BY licence ORDER BY count(*) DESC, licence"
     )
+    others = licences[SHOWN_LICENCES:]
+    if others:
+        rest = sum(count for _, count in others)
+        licences = [*licences[:SHOWN_LICENCES], (f"{len(others):,} other wordings", rest)]
     species = ledger.table(
         "SELECT label, max(coalesce(json_extract(metadata, '$.common_name'), '')), "
         "max(coalesce(json_extract(metadata, '$.scientific_name'), '')), count(*), "
@@ -145,6 +151,13 @@ def _tables(ledger: Ledger) -> list[Markup]:
         "FROM results JOIN entries USING (id) GROUP BY label ORDER BY label"
     )
     return [
+        pages.heading("Species"),
+        pages.table(
+            ("code", "name", "scientific name", "recordings", "recordists", "minutes"),
+            [(*row[:3], f"{row[3]:,}", f"{row[4]:,}", f"{row[5]:,.1f}") for row in species],
+            numbers=(3, 4, 5),
+            name="species",
+        ),
         pages.heading("Sample rates and channels"),
         pages.table(
             ("rate, Hz", "channels", "recordings", "hours"),
@@ -159,45 +172,42 @@ def _tables(ledger: Ledger) -> list[Markup]:
             numbers=(1,),
             name="licences",
         ),
-        pages.heading("Species"),
+    ]
+
+
+def _problem_counts(ledger: Ledger) -> list[Markup]:
+    counts = ledger.table(
+        "SELECT problem, sum(excluded), sum(1 - excluded) FROM problems "
+        "GROUP BY problem ORDER BY count(*) DESC"
+    )
+    if not counts:
+        return [pages.paragraph("Nothing is wrong: every recording can be used.")]
+    rows = [(name, _EXPLAINED.get(name, ""), f"{a:,}", f"{b:,}") for name, a, b in counts]
+    return [
+        pages.heading("What is wrong"),
         pages.table(
-            ("code", "name", "scientific name", "recordings", "recordists", "minutes"),
-            [(*row[:3], f"{row[3]:,}", f"{row[4]:,}", f"{row[5]:,.1f}") for row in species],
-            numbers=(3, 4, 5),
-            name="species",
+            ("problem", "what it means", "left out", "kept"),
+            rows,
+            numbers=(2, 3),
+            name="problem-counts",
         ),
     ]
 
 
 def _problems(ledger: Ledger) -> list[Markup]:
-    counts = ledger.table(
-        "SELECT problem, sum(excluded), sum(1 - excluded) FROM problems "
-        "GROUP BY problem ORDER BY count(*) DESC"
-    )
-    parts = [pages.heading("Problems")]
-    if not counts:
-        return [*parts, pages.paragraph("None: every recording can be used.")]
-    parts.append(
-        pages.table(
-            ("problem", "what it means", "left out", "kept"),
-            [
-                (name, _EXPLAINED.get(name, ""), f"{out:,}", f"{kept:,}")
-                for name, out, kept in counts
-            ],
-            numbers=(2, 3),
-            name="problem-counts",
-        )
-    )
-    total = sum(out + kept for _, out, kept in counts)
+    ((total,),) = ledger.table("SELECT count(*) FROM problems")
+    if not total:
+        return []
     shown = ledger.table(
         "SELECT id, problem, detail, CASE excluded WHEN 1 THEN 'left out' ELSE 'kept' END "
         f"FROM problems ORDER BY excluded DESC, problem, id LIMIT {SHOWN_PROBLEMS}"
     )
+    parts = [pages.heading("Problems one by one")]
     if total > SHOWN_PROBLEMS:
         parts.append(
             pages.paragraph(
                 f"The first {SHOWN_PROBLEMS:,} of {total:,}; problems.parquet of the recordings "
-                "lists all."
+                "artifact lists all."
             )
         )
     parts.append(pages.table(("recording", "problem", "detail", "outcome"), shown, name="problems"))

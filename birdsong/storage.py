@@ -365,16 +365,18 @@ def _gs_of(process: int, endpoint: str | None) -> Any:
 
 def _attempt(uri: str, action: Callable[[], T]) -> T:
     """Do something over the network, again after a wait where a retry can mend it."""
-    for wait in (*_WAITS_SECONDS, None):
+    waits = iter(_WAITS_SECONDS)
+    while True:
         try:
             return action()
         except BirdsongError:
             raise
         except Exception as error:
+            # The SDKs' errors share no base class; what cannot be mended is explained, not retried.
+            wait = next(waits, None)
             if wait is None or not _passes(error):
                 raise _explained(uri, error) from error
         time.sleep(wait * random.uniform(0.8, 1.2))
-    raise StorageError(f"{uri} cannot be read.")  # not reached: the last attempt returns or raises
 
 
 def _status(error: Exception) -> int:
@@ -417,6 +419,8 @@ def _explained(uri: str, error: Exception) -> BirdsongError:
     """An error of an SDK in words that say what to do."""
     if isinstance(error, BirdsongError):
         return error
+    if isinstance(error, ImportError):
+        return StorageError(f"{uri} needs a package that is not here ({error}): birdsong[data].")
     kind, status = type(error).__name__, _status(error)
     scheme, (bucket, _) = uri.partition(":")[0], bucket_and_key(uri)
     owner = "AWS" if scheme == "s3" else "Google Cloud"

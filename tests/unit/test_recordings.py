@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from birdsong import artifacts, demo_data, recordings, storage
+from birdsong import artifacts, audit, demo_data, recordings, storage
 from birdsong.config import IngestConfig
 from birdsong.errors import BirdsongError, DataError, StorageError
 
@@ -323,6 +323,22 @@ def test_the_audit_shows_hostile_names_as_text(tmp_path: Path) -> None:
     page = (tmp_path / "out/audit.html").read_text()
     assert "<script" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_the_audit_names_what_is_wrong_and_limits_long_lists(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(audit, "SHOWN_PROBLEMS", 3)
+    monkeypatch.setattr(audit, "SHOWN_LICENCES", 2)
+    root = tmp_path / "in"
+    for number in range(4):
+        save(root / f"train_audio/a/{number}.wav", song(number))
+    lines = [f"a,a/{number}.wav,licence {number}" for number in range(9)]
+    table(root, *lines, columns="primary_label,filename,license")
+    run(root, tmp_path)
+    page = (tmp_path / "out/audit.html").read_text()
+    assert "The first 3 of 5" in page
+    assert "2 other wordings" in page
+    assert "listed in the table, but the file is not there" in page
+    assert page.count("<img") == 2
 
 
 def test_results_come_in_order_and_few_are_under_way() -> None:
