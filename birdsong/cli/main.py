@@ -45,6 +45,9 @@ def main() -> int:
         # The reader of a pipe has seen enough; nothing may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a full disk, a file without permission
+        print(f"Error: {error}", file=sys.stderr)
+        return FAILED
     except Exception as error:
         return _of_typer(error)
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from birdsong.config import SAMPLE_RATE
 from birdsong.errors import ConfigError
+from birdsong.layouts import AUDIO, DECODED
 
-AUDIO = {".ogg", ".oga", ".opus", ".mp3", ".flac", ".wav", ".aif", ".aiff"}
 BYTES_PER_SECOND = 2 * SAMPLE_RATE
 """Of stored features in PCM, 44,100."""
 
@@ -223,7 +223,7 @@ def refuse_if_it_does_not_fit(plan: Plan) -> None:
         )
     if plan.recordings == 0:
         raise ConfigError(
-            f"source {plan.source}: no recordings found ({', '.join(sorted(AUDIO))}). "
+            f"source {plan.source}: no recordings found ({', '.join(sorted(DECODED))}). "
             "Give the folder that holds them, or one above it."
         )
 
