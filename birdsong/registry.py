@@ -32,6 +32,7 @@ _SWITCHES = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_AGENT_HINT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # The defaults wait for minutes on a server that is not there.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
@@ -344,9 +345,10 @@ def _client(place: Place) -> Any:
         warnings.simplefilter("ignore")
         from mlflow.tracking import MlflowClient
 
-        # Its tables' creation is told at INFO, line by line.
+        # Lines about tables that are made, and a warning with every request from sagemaker's
+        # plugin, which takes any server for an Amazon one. Failures are exceptions.
         for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.WARNING)
+            logging.getLogger(name).setLevel(logging.ERROR)
         return MlflowClient(place.uri, registry_uri=place.uri)
 
 

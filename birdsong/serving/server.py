@@ -107,6 +107,7 @@ def create_app(
     @app.post(
         "/invocations",
         responses=dict.fromkeys((400, 413, 415, 422, 500), _PROBLEM),
+        response_model_exclude_defaults=True,
         openapi_extra={
             "requestBody": {
                 "required": True,

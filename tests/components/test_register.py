@@ -1,8 +1,15 @@
 """Register over a real MLflow registry in a SQLite file: versions, alias, refusals, retries."""
 
+import http.client
 import json
+import os
 import shutil
+import signal
+import socket
 import sqlite3
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -266,6 +273,57 @@ def test_a_server_that_is_not_there_is_told(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(StorageError, match=r"MLflow server http://127\.0\.0\.1:9.*Check that it"):
         _register(write_stages(tmp_path / "a"), tmp_path / "v", "http://127.0.0.1:9")
+
+
+@pytest.mark.slow
+def test_a_server_keeps_versions_and_hands_out_bundles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"),
+            *("--port", str(port), "--workers", "1"),
+            *("--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}"),
+            *("--artifacts-destination", str(tmp_path / "store")),
+        ],
+        cwd=tmp_path,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+    )
+    try:
+        _wait_for(port, 300)
+        address = f"http://127.0.0.1:{port}"
+        stages = write_stages(tmp_path / "a")
+        assert _register(stages, tmp_path / "v1", address)["version"] == 1
+        assert _register(stages, tmp_path / "v2", address)["version"] == 1
+        out, errors = capfd.readouterr()
+        assert errors == ""
+        assert "http" not in out
+        stored = fetch_bundle("birdsong", CHAMPION, address)
+        assert tmp_path / "cache" in stored.parents
+        verify_bundle(stored)
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def _wait_for(port: int, seconds: float) -> None:
+    give_up = time.monotonic() + seconds
+    while True:
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            connection.request("GET", "/health")
+            connection.getresponse().read()
+            connection.close()
+            return
+        except OSError:
+            assert time.monotonic() < give_up
+            time.sleep(0.5)
 
 
 def test_nothing_is_registered_when_the_evaluation_is_of_another_model(
