@@ -38,6 +38,9 @@ RECIPES: dict[str, tuple[str, ...]] = {
 }
 """Statistics over time of each band's level; `change` is the mean |difference| of neighbours."""
 
+SMALLEST_SCALE_DB = 1.0
+"""Least deviation between recordings that a feature is divided by."""
+
 INVERSE_PENALTY = 0.1
 """scikit-learn's C: a few hundred features of a few hundred windows need a firm hand."""
 
@@ -119,6 +122,7 @@ class Baseline:
                 "fft_samples": FFT_SAMPLES,
                 "hop_samples": HOP_SAMPLES,
                 "lowest_hz": LOWEST_HZ,
+                "smallest_scale_db": SMALLEST_SCALE_DB,
                 "inverse_penalty": INVERSE_PENALTY,
                 "features": feature_names(self.recipe),
                 "species": list(self.codes),
@@ -181,8 +185,9 @@ def fit(features: "FeatureSet", rows: Sequence[int], recipe: str = "plain") -> B
     table = _all_statistics(features, rows, recipe).astype(np.float64)
     mean = np.average(table, axis=0, weights=weights)
     scale = np.sqrt(np.average((table - mean) ** 2, axis=0, weights=weights))
-    # A constant feature says nothing; dividing by its rounding error would make it shout.
-    scale[scale < 1e-6] = 1.0
+    # Features that hardly vary say nothing; stretched to unit variance they would be learnt by
+    # heart, as the fingerprint of a recording's noise.
+    scale = np.maximum(scale, SMALLEST_SCALE_DB)
     present = np.unique(targets)
     coefficients = np.zeros((len(codes), table.shape[1]))
     intercepts = np.zeros(len(codes))
@@ -264,9 +269,11 @@ def _levels(samples: npt.NDArray[np.int16], sample_rate: int) -> Floats:
     """Level of each mel band in dB re full scale, float32, shape (columns, bands)."""
     from scipy.fft import rfft
 
-    columns = max(1, -(-len(samples) // HOP_SAMPLES))
+    # A column that is half padding would tell how long the window is; only a lone one is padded.
+    columns = max(1, len(samples) // HOP_SAMPLES)
     padded = np.zeros((columns - 1) * HOP_SAMPLES + FFT_SAMPLES, np.float32)
-    padded[: len(samples)] = samples[: len(padded)]
+    kept = samples[: len(padded)]
+    padded[: len(kept)] = kept
     padded /= 32_767
     pieces = np.lib.stride_tricks.sliding_window_view(padded, FFT_SAMPLES)[::HOP_SAMPLES]
     taper = np.hanning(FFT_SAMPLES).astype(np.float32)

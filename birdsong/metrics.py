@@ -151,8 +151,8 @@ class Figures:
     def per_species(self, weights: npt.NDArray[np.float32]) -> tuple[Floats, Floats]:
         """ROC-AUC and average precision of each species under weights.
 
-        Secondary labels are left out. For each positive unit it is known which units score
-        lower or as high; the weighted counts of those are products of two matrices.
+        Secondary labels are left out. For each positive unit it is known which negative ones
+        score lower; the weighted counts of those are a product of two matrices.
 
         Args:
             weights: float32, shape (draws, units).
@@ -164,29 +164,33 @@ class Figures:
         Source:
             AUC as the Mann-Whitney statistic (ties count half): Hanley and McNeil (1982).
         """
-        draws, species = len(weights), self.scores.shape[1]
-        area = np.zeros((draws, species), np.float32)
-        precision = np.zeros((draws, species), np.float32)
+        area = np.zeros((len(weights), self.scores.shape[1]), np.float32)
+        precision = np.zeros_like(area)
+        negatives = weights @ self._negative
         columns, rows = np.nonzero(self.labels.T == 1)
         for start in range(0, len(rows), _POSITIVES_AT_A_TIME):
             row = rows[start : start + _POSITIVES_AT_A_TIME]
             column = columns[start : start + _POSITIVES_AT_A_TIME]
             mine = self.scores[row, column][:, None]
-            others, kind = self.scores[:, column].T, self.labels[:, column].T
-            absent, present = kind == 0, kind == 1
-            below = ((others < mine) + np.float32(0.5) * (others == mine)) * absent
-            above = others >= mine
-            weight = weights[:, row]
-            won = weight * (weights @ below.astype(np.float32).T)
-            hits = weights @ (above & present).astype(np.float32).T
-            all_above = hits + weights @ (above & absent).astype(np.float32).T
-            exact = weight * np.divide(
-                hits, all_above, out=np.zeros_like(hits), where=all_above > 0
-            )
+            others = self.scores[:, column].T
+            absent = self.labels[:, column].T == 0
+            below = weights @ ((others < mine) & absent).astype(np.float32).T
+            level = (others == mine) & absent
+            ties = weights @ level.astype(np.float32).T if level.any() else np.float32(0)
             which, starts = np.unique(column, return_index=True)
+            hits = np.empty_like(below)
+            for species, begin, end in zip(which, starts, [*starts[1:], len(column)], strict=True):
+                # All positives of the species, also those of another block.
+                all_mine = np.flatnonzero(self.labels[:, species] == 1)
+                above = self.scores[all_mine, species] >= mine[begin:end]
+                hits[:, begin:end] = weights[:, all_mine] @ above.astype(np.float32).T
+            found = hits + negatives[:, column] - below
+            weight = weights[:, row]
+            exact = weight * np.divide(hits, found, out=np.zeros_like(hits), where=found > 0)
+            won = weight * (below + np.float32(0.5) * ties)
             area[:, which] += np.add.reduceat(won, starts, axis=1)
             precision[:, which] += np.add.reduceat(exact, starts, axis=1)
-        positives, negatives = weights @ self._positive, weights @ self._negative
+        positives = weights @ self._positive
         with np.errstate(invalid="ignore", divide="ignore"):
             return area / (positives * negatives), np.where(
                 positives > 0, precision / positives, np.nan

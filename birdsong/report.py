@@ -27,7 +27,9 @@ _STYLE = Markup("""<style>
 .words li { margin: .35rem 0; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr));
   gap: 1rem; align-items: start; }
-.pictures figure { margin: 0; } figcaption { color: var(--soft); font-size: .9rem; }
+.pictures figure, .confusion figure { margin: 0; }
+.confusion { margin-top: 1.5rem; }
+figcaption { color: var(--soft); font-size: .9rem; }
 #species th { cursor: pointer; user-select: none; white-space: normal; vertical-align: bottom; }
 #species th::after { content: " ↕"; color: var(--line); }
 #species th[aria-sort=ascending]::after { content: " ▲"; color: var(--accent); }
@@ -311,11 +313,15 @@ def _pictures(findings: Findings, names: Mapping[str, str]) -> Markup:
     if labels and labels[-1] == "other" and "other" not in names:
         caption += " Only the species that are confused most are shown, the rest is other."
     shown_names = [names.get(label, label) for label in labels]
-    confusion = Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(
+    # On a phone it scrolls instead of shrinking to unreadable names.
+    confusion = Markup(
+        '<figure style="min-width: {}rem">{}<figcaption>{}</figcaption></figure>'
+    ).format(
+        min(44, 10 + 1.5 * len(labels)),
         pages.picture(report_pictures.confusion(shown_names, counts), caption),
         caption,
     )
-    return Markup('<div class="pictures">{}</div><div class="pictures">{}</div>').format(
+    return Markup('<div class="pictures">{}</div><div class="confusion scroll">{}</div>').format(
         figures, confusion
     )
 
