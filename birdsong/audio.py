@@ -52,13 +52,15 @@ class Window:
 def windows(data: bytes | str | Path | BinaryIO, config: FeatureConfig) -> Iterator[Window]:
     """Decode a recording to windows, one after another, in memory bounded for any length.
 
-    The mean of the channels is resampled (soxr, HQ) and cut into consecutive windows. Each is
-    divided by its peak, rounded to 16 bits and freed of zeros at both ends. A window whose peak
-    is below `SILENCE` is left out; a recording that gives no window at all is silent.
+    The mean of the channels is resampled (soxr, HQ) and cut into consecutive windows, each of
+    which begins with the next sample that is not digital silence. It is divided by its peak,
+    rounded to 16 bits and freed of zeros at both ends. A recording that gives no window at all is
+    silent.
 
     Args:
         data: OGG, MP3, FLAC or WAV: its bytes, its path or an open binary file.
-        config: Sample rate, seconds of a window, and most seconds that are read.
+        config: Sample rate, seconds of a window, and most seconds that are kept; silence before
+            a window does not count.
 
     Yields:
         The windows in order of time.
@@ -73,21 +75,24 @@ def windows(data: bytes | str | Path | BinaryIO, config: FeatureConfig) -> Itera
     buffer = np.empty(min(window_samples, left), np.float32)
     filled = start = 0
     for chunk in _resampled(data, config.sample_rate):
-        chunk = chunk[:left]
-        left -= len(chunk)
-        while len(chunk):
-            taken = chunk[: len(buffer) - filled]
+        while len(chunk) and left:
+            if not filled:
+                silent = _leading_silence(chunk)
+                start += silent
+                chunk = chunk[silent:]
+            taken = chunk[: min(len(buffer) - filled, left)]
             buffer[filled : filled + len(taken)] = taken
             filled += len(taken)
+            left -= len(taken)
             chunk = chunk[len(taken) :]
             if filled == len(buffer):
-                yield from _finished(buffer, start, config.sample_rate)
+                yield _finished(buffer, start, config.sample_rate)
                 start += filled
                 filled = 0
         if left == 0:
             break
     if filled:
-        yield from _finished(buffer[:filled], start, config.sample_rate)
+        yield _finished(buffer[:filled], start, config.sample_rate)
 
 
 def frames(samples: np.ndarray, config: FeatureConfig) -> np.ndarray:
@@ -138,20 +143,24 @@ def decode_flac(data: bytes) -> np.ndarray:
     return samples
 
 
-def _finished(window: np.ndarray, start: int, rate: int) -> Iterator[Window]:
-    """Normalise, round and trim float samples, in place; nothing comes out of silence."""
+def _leading_silence(chunk: np.ndarray) -> int:
+    """How many samples pass before the first that is not digital silence; NaN is not silence."""
+    quiet = np.abs(chunk) < SILENCE
+    return len(chunk) if quiet.all() else int(quiet.argmin())
+
+
+def _finished(window: np.ndarray, start: int, rate: int) -> Window:
+    """Normalise, round and trim float samples, in place; the first one is not silence."""
     peak = max(float(window.max()), -float(window.min()))
     if not math.isfinite(peak):
         raise DataError("not finite: resampling overflowed, the samples are too large.")
-    if peak < SILENCE:
-        return
     window *= FULL_SCALE / peak
     np.rint(window, out=window)
     rounded = window.astype(np.int16)
     sounding = rounded != 0
     first = int(sounding.argmax())
     last = len(rounded) - int(sounding[::-1].argmax())
-    yield Window((start + first) / rate, rounded[first:last])
+    return Window((start + first) / rate, rounded[first:last])
 
 
 def _resampled(data: bytes | str | Path | BinaryIO, rate: int) -> Iterator[np.ndarray]:

@@ -211,8 +211,7 @@ def decode_recording(task: _Task) -> _Decoded:
         text = str(error)
         return _Decoded([], reason=text if isinstance(error, DataError) else f"unread: {text}")
     if not found:
-        read = f"the first {task.config.seconds:g} s"
-        return _Decoded([], reason=f"silent: nothing but digital silence in {read}")
+        return _Decoded([], reason="silent: nothing but digital silence")
     if spooled.exists():
         _spill(spooled, blocks)
         return _Decoded(found, spooled)

@@ -168,6 +168,15 @@ def test_a_window_of_silence_between_songs_is_left_out():
     assert [round(window.start_seconds) for window in windows] == [0, 125]
 
 
+@pytest.mark.parametrize("silent_seconds", [3, 60, 90])
+def test_a_song_after_long_digital_silence_is_kept_whole(silent_seconds):
+    song = make_song(50, 22_050)
+    wave = np.concatenate([np.zeros(22_050 * silent_seconds, np.float32), song])
+    (alone,), (late,) = decode(make_file(song, 22_050)), decode(make_file(wave, 22_050))
+    assert late.start_seconds == pytest.approx(silent_seconds, abs=0.001)
+    assert np.array_equal(late.samples, alone.samples)
+
+
 def test_the_ringing_of_a_loud_end_is_not_blown_up_to_a_window():
     # The filter's tail of the first window reaches into the silence behind it.
     wave = np.concatenate([make_song(60, 32_000), np.zeros(32_000 * 30)])
