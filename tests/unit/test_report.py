@@ -1,0 +1,171 @@
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_features import song
+
+from birdsong import calibration, metrics, thresholds
+from birdsong.config import EvaluateConfig
+from birdsong.report import Error, Findings, write_report
+from birdsong.summary import Scored, summarise
+
+
+def _scored(units: int, codes: list[str], seed: int, skill: float = 0.5) -> Scored:
+    rng = np.random.default_rng(seed)
+    truth = np.arange(units) % len(codes)
+    labels = np.zeros((units, len(codes)), np.int8)
+    labels[np.arange(units), truth] = 1
+    scores = rng.random((2, units, len(codes))).astype(np.float32) * np.float32(0.9)
+    scores[0, np.arange(units), truth] += np.float32(skill)
+    index = pd.DataFrame(
+        {
+            "id": [f"r{seed}-{number}" for number in range(units)],
+            "group": [f"g{number}" for number in range(units)],
+            "label": [codes[species] for species in truth],
+        }
+    )
+    scores = np.clip(scores, 0, 1)
+    return Scored(index, labels, scores[0], scores[1], np.zeros(scores[0].shape, np.int16))
+
+
+def _page(
+    place: Path,
+    species: int = 4,
+    test: int = 40,
+    held_out: int = 300,
+    errors: int = 1,
+    name: str = "Bird",
+    skill: float = 0.5,
+) -> str:
+    codes = [f"s{number}" for number in range(species)]
+    calibrated = _scored(held_out, codes, 0, skill)
+    tested = _scored(test, codes, 1, skill)
+    chosen, rival = (
+        thresholds.pick_thresholds(scores, calibrated.labels, codes, 0.01, 5)
+        for scores in (calibrated.network, calibrated.baseline)
+    )
+    temperature = calibration.fit_temperature(calibrated.network, calibrated.labels)
+    told: dict[str, Any] = summarise(
+        calibrated, tested, codes, chosen, rival, temperature, EvaluateConfig()
+    )
+    reliability = calibration.reliability(tested.network, tested.labels)
+    write_report(
+        place / "report.html",
+        Findings(
+            classes=[
+                {"code": code, "scientific_name": "Avis avis", "common_name": f"{name} {code}"}
+                for code in codes
+            ],
+            metrics=told,
+            thresholds=chosen,
+            temperature=temperature,
+            curves=dict.fromkeys(("network", "baseline"), ([0.0, 1.0], [0.0, 1.0])),
+            reliability=(reliability, reliability),
+            confusion=metrics.confusion(tested.network, tested.labels, codes),
+            errors=[
+                Error(
+                    id=f"{name}/7.ogg",
+                    truth=codes[0],
+                    said=codes[-1],
+                    score=0.9,
+                    truth_score=0.1,
+                    baseline_said=codes[0],
+                    start_seconds=5,
+                    samples=song(2000, 0.1 + number),
+                    sample_rate=22_050,
+                )
+                for number in range(errors)
+            ],
+        ),
+    )
+    return (place / "report.html").read_text()
+
+
+class _Reader(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.links += [value or "" for name, value in attributes if name in ("src", "href")]
+        if tag not in ("meta", "img", "input", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
+    reader = _Reader()
+    reader.feed(_page(tmp_path))
+    assert reader.open == []
+    assert all(link.startswith("data:") for link in reader.links)
+    assert {link.split(";")[0] for link in reader.links} == {
+        "data:image/png",
+        "data:image/jpeg",
+        "data:audio/ogg",
+    }
+
+
+def test_the_headline_shows_network_and_baseline_with_intervals(tmp_path: Path) -> None:
+    page = _page(tmp_path)
+    assert re.search(r"network right \(\d+ to \d+ %\)", page)
+    assert re.search(r"baseline right \(\d+ to \d+ %\)", page)
+    assert re.search(r"points difference \([+-]\d+ to [+-]\d+ points\)", page)
+    assert "The network is better than the baseline" in page
+
+
+def test_a_network_that_is_no_better_is_not_praised(tmp_path: Path) -> None:
+    assert "cannot be told apart" in _page(tmp_path, skill=0.0)
+
+
+def test_few_test_recordings_are_said_to_be_few(tmp_path: Path) -> None:
+    assert "40 test recordings are few" in _page(tmp_path)
+    assert "are few" not in _page(tmp_path, test=400)
+
+
+def test_names_from_metadata_cannot_break_the_page(tmp_path: Path) -> None:
+    page = _page(tmp_path, name="<script>alert(1)</script>&")
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;" in page
+
+
+def test_each_species_has_a_row_that_sorts_by_its_numbers(tmp_path: Path) -> None:
+    page = _page(tmp_path, species=6)
+    table = page[page.index('<table id="species">') :]
+    table = table[: table.index("</table>")]
+    rows = table.split("<tr>")[2:]
+    assert len(rows) == 6
+    keys = re.findall(r'data-sort="([^"]*)"', table)
+    assert len(keys) == 6 * 7
+    assert all(np.isfinite(float(key)) for key in keys if key)
+
+
+@pytest.mark.parametrize(
+    ("species", "test", "held_out"), [(1, 5, 20), (3, 0, 30), (3, 10, 0), (2, 1, 1)]
+)
+def test_there_is_a_page_for_any_amount_of_data(
+    tmp_path: Path, species: int, test: int, held_out: int
+) -> None:
+    page = _page(tmp_path, species=species, test=test, held_out=held_out, errors=0)
+    text = re.sub(r"<script>.*?</script>|base64,[^\"]*", "", page, flags=re.DOTALL)
+    assert not re.search(r"\bnan\b|\bNone\b|\binf\b", text)
+
+
+def test_all_species_of_the_reference_fit_on_a_page_of_a_few_megabytes(tmp_path: Path) -> None:
+    page = _page(tmp_path, species=397, test=800, held_out=800, errors=12)
+    assert page.count("<small><i>Avis avis") == 397
+    assert "the rest is other" in page
+    assert len(page) < 5_000_000
+
+
+def test_a_page_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(OSError):  # noqa: PT011
+        _page(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
