@@ -18,6 +18,10 @@ SMALLEST_PICTURE = {"inception_v3": 75, "mobilenet_v3_small": 32, "efficientnet_
 """Fewest columns and bands that a backbone takes."""
 
 
+MOMENTUM = 0.9
+"""Of the tiny network's moving averages: small data have too few steps for Keras' 0.99."""
+
+
 def build_network(
     backbone: str,
     front_end: FrontEndConfig,
@@ -180,11 +184,11 @@ def _tiny(shape: tuple[int, int, int]) -> Any:
     pictures = keras.Input(shape)
     # Each band of each channel has its own level: rumble and hiss of a place stand in few bands.
     x = layers.Reshape((columns, bands * channels))(pictures)
-    x = layers.BatchNormalization(name="bands")(x)
+    x = layers.BatchNormalization(momentum=MOMENTUM, name="bands")(x)
     x = layers.Reshape(shape)(x)
     for number, filters in enumerate((24, 48, 96, 128)):
         x = layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"conv{number}")(x)
-        x = layers.BatchNormalization(name=f"norm{number}")(x)
+        x = layers.BatchNormalization(momentum=MOMENTUM, name=f"norm{number}")(x)
         x = layers.Activation("relu")(x)
         x = layers.MaxPooling2D(2, padding="same")(x)
     # Where in frequency matters, where in time does not: bands stay apart until time is pooled.
@@ -192,7 +196,7 @@ def _tiny(shape: tuple[int, int, int]) -> Any:
     x = layers.Concatenate()([_over_time(x, "max"), _over_time(x, "mean")])
     x = layers.Flatten()(x)
     x = layers.Dense(128, use_bias=False, name="features")(x)
-    x = layers.BatchNormalization(name="norm_features")(x)
+    x = layers.BatchNormalization(momentum=MOMENTUM, name="norm_features")(x)
     x = layers.Activation("relu")(x)
     return keras.Model(pictures, x, name="tiny")
 

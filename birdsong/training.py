@@ -197,7 +197,11 @@ def fit(
         epoch = _run_epoch(trainer, windows, validation, number, steps)
         result.epochs.append(epoch)
         figure = epoch.validation_accuracy
-        if figure is None or round(figure, 2) > round(result.accuracy or -1.0, 2):
+        if (
+            figure is None
+            or result.accuracy is None
+            or round(figure, 2) > round(result.accuracy, 2)
+        ):
             result.best_epoch, result.accuracy = number, figure
             best_weights = trainer.network.get_weights() if figure is not None else None
         _tell(label, epoch, config.epochs, result)

@@ -65,7 +65,9 @@ def best_frames(scores: Any, owner: Any, recordings: Any) -> Any:
     highest = tf.math.unsorted_segment_max(scores, owner, recordings)
     position = tf.range(tf.shape(scores)[0])
     candidates = tf.where(scores >= tf.gather(highest, owner), position, tf.int32.max)
-    return tf.math.unsorted_segment_min(candidates, owner, recordings)
+    best = tf.math.unsorted_segment_min(candidates, owner, recordings)
+    # NaN equals nothing; the loss will show it, so here it need only not point outside.
+    return tf.minimum(best, tf.shape(scores)[0] - 1)
 
 
 def recording_scores(scores: Any, owner: Any, recordings: Any) -> Any:
