@@ -36,7 +36,9 @@ figcaption { color: var(--soft); font-size: .9rem; }
 #species th[aria-sort=descending]::after { content: " ▼"; color: var(--accent); }
 #species td:first-child { min-width: 9rem; } #species td { white-space: nowrap; }
 #species th, #species td { padding: .3rem .4rem; }
-td small { display: block; color: var(--soft); } #figures td.number { white-space: nowrap; }
+td small { display: block; color: var(--soft); }
+#figures th, #figures td { white-space: normal; padding: .3rem .4rem; }
+#figures small { white-space: nowrap; } .confusion figcaption { max-width: calc(100vw - 3rem); }
 .filter { font: inherit; padding: .35rem .6rem; border: 1px solid var(--line);
   border-radius: .4rem; width: min(100%, 20rem); margin: .25rem 0 .5rem; }
 .errors { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr));
@@ -262,9 +264,9 @@ def _species(findings: Findings, names: Mapping[str, str]) -> Markup:
         'aria-label="Find a species">'
     )
     told = pages.paragraph(
-        "Click a heading to sort. A species is reported where its score is above its threshold, "
-        "in windows of up to 60 s; small print is the 95 % interval. In test and in calibration: "
-        "recordings."
+        "Click a heading to sort. The first two columns count recordings. A species is reported "
+        "where its score is above its threshold, in windows of up to 60 s; small print is the "
+        "95 % interval."
     )
     return told + search + pages.table(heads, rows, (1, 2, 3, 4, 5, 6, 7, 9, 10), "species")
 
