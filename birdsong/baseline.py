@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 
+DEFINITION = 2
+"""Raised when the statistics are computed otherwise under the same names."""
+
 BANDS = 64
 FFT_SAMPLES = 1024
 HOP_SAMPLES = 1024
@@ -116,15 +119,8 @@ class Baseline:
             {
                 "what": "logistic regression (softmax over species) on log-mel statistics of a "
                 "window of up to 60 s; the label is the primary species",
-                "recipe": self.recipe,
                 "sample_rate": self.sample_rate,
-                "bands": BANDS,
-                "fft_samples": FFT_SAMPLES,
-                "hop_samples": HOP_SAMPLES,
-                "lowest_hz": LOWEST_HZ,
-                "smallest_scale_db": SMALLEST_SCALE_DB,
-                "inverse_penalty": INVERSE_PENALTY,
-                "features": feature_names(self.recipe),
+                **_definition(self.recipe),
                 "species": list(self.codes),
                 "species_without_windows": [
                     code for code, known in zip(self.codes, self.known, strict=True) if not known
@@ -151,9 +147,10 @@ def load(folder: str | Path) -> Baseline:
             )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{place / NPZ} cannot be read ({error}). Train the model again.") from None
-    if about["features"] != feature_names(baseline.recipe):
+    expected = _definition(baseline.recipe)
+    if {name: about.get(name) for name in expected} != expected:
         raise DataError(
-            f"{place / JSON} lists other features than this birdsong computes. "
+            f"{place / JSON} defines its features otherwise than this birdsong computes them. "
             "Train the model again."
         )
     return baseline
@@ -226,6 +223,21 @@ def _regress(
         # scikit-learn keeps one row for two classes: the logit of the second.
         return np.vstack([0 * model.coef_, model.coef_]), np.array([0.0, model.intercept_[0]])
     return model.coef_, model.intercept_
+
+
+def _definition(recipe: str) -> dict[str, Any]:
+    """What scores depend on; a baseline that was fitted with other values is refused."""
+    return {
+        "definition": DEFINITION,
+        "recipe": recipe,
+        "bands": BANDS,
+        "fft_samples": FFT_SAMPLES,
+        "hop_samples": HOP_SAMPLES,
+        "lowest_hz": LOWEST_HZ,
+        "smallest_scale_db": SMALLEST_SCALE_DB,
+        "inverse_penalty": INVERSE_PENALTY,
+        "features": feature_names(recipe),
+    }
 
 
 def feature_names(recipe: str) -> list[str]:

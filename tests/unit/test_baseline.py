@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -109,4 +110,15 @@ def test_a_broken_file_is_one_clear_error(tmp_path: Path) -> None:
     baseline.fit(features, [0, 1]).save(tmp_path)
     (tmp_path / baseline.NPZ).write_bytes(b"not a zip")
     with pytest.raises(DataError, match="Train the model again"):
+        baseline.load(tmp_path)
+
+
+def test_a_baseline_of_another_definition_is_refused_instead_of_scoring_otherwise(
+    tmp_path: Path,
+) -> None:
+    features = write_features(tmp_path / "features", ["a", "b"], _takes(*"ab"))
+    baseline.fit(features, [0, 1]).save(tmp_path)
+    about = json.loads((tmp_path / baseline.JSON).read_text())
+    (tmp_path / baseline.JSON).write_text(json.dumps({**about, "definition": 1}))
+    with pytest.raises(DataError, match="defines its features otherwise"):
         baseline.load(tmp_path)
