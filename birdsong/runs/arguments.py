@@ -149,6 +149,8 @@ def check(values: Mapping[str, Any]) -> None:
             for problem in str(error).split("; "):
                 field, colon, rest = problem.partition(": ")
                 problems[f"{renamed.get(field, field)}{colon}{rest}"] = None
+    if (values.get("backbone"), values.get("front_end")) == ("inception_v3", "small"):
+        problems["front_end: small is too small for inception_v3; choose full."] = None
     if values.get("target") == "sagemaker":
         problems["target: sagemaker is not there yet; choose none or local."] = None
     if problems:

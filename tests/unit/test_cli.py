@@ -83,6 +83,12 @@ def test_several_findings_are_told_at_once(birdsong: Command) -> None:
     assert all(f"{name}: Input" in err for name in ("epochs", "seconds", "golden"))
 
 
+def test_pictures_too_small_for_the_network_are_refused(birdsong: Command) -> None:
+    code, _, err = birdsong("run", "--set", "backbone=inception_v3", "--set", "front_end=small")
+    assert code == 2
+    assert "front_end: small is too small for inception_v3" in err
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [
