@@ -9,6 +9,7 @@ import os
 import secrets
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -272,7 +273,7 @@ def _watchdog(mark: str) -> Iterator[None]:
     """Should this process be killed, another one ends the steps."""
     place = Path(__file__).with_name("watchdog.py")
     dog = subprocess.Popen(
-        [sys.executable, "-S", "-E", str(place), mark],
+        [sys.executable, "-S", "-E", str(place), mark, tempfile.gettempdir()],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -53,7 +53,8 @@ class StepProcess:
         self._log = log.open("ab")
         # The command unpacks the step's source into a folder of mktemp and leaves it there. A
         # short path: sockets of multiprocessing may not have more than 108 characters.
-        self._scratch = tempfile.mkdtemp(prefix="birdsong-")
+        # Its name holds the run's mark, by which the watchdog finds it after a hard end.
+        self._scratch = tempfile.mkdtemp(prefix=f"birdsong-{mark.split('/')[0]}-")
         self.exit_code: int | None = None
         self.peak_memory: int | None = None
         try:

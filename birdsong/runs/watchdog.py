@@ -1,8 +1,8 @@
-"""Ends the processes of a run's steps when the engine is killed without a chance to do so itself.
+"""Ends what is left of a run's steps when the engine is killed without a chance to do so itself.
 
 Started once per run with the run's mark; its standard input is a pipe whose other end only the
 engine holds. A line on it means that all is well; its end without one, that the engine is dead.
-Standard library only, so that it starts in a few milliseconds: `python -S -E watchdog.py MARK`.
+Standard library only, so that it starts in a few milliseconds: `python -S -E watchdog.py MARK TEMPORARY_FOLDER`.
 """
 
 import signal
@@ -14,6 +14,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if not sys.stdin.buffer.read(1):
         import importlib.util
+        import shutil
         from pathlib import Path
 
         # By file, so that the packages around it (pydantic, kfp) are not imported.
@@ -25,6 +26,8 @@ def main() -> None:
         sys.modules["processes"] = processes
         spec.loader.exec_module(processes)
         processes.end(sys.argv[1], grace_seconds=1.0)
+        for scratch in Path(sys.argv[2]).glob(f"birdsong-{sys.argv[1]}-*"):
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 if __name__ == "__main__":

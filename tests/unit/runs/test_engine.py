@@ -225,9 +225,16 @@ def test_a_killed_engine_leaves_no_step_and_no_run_that_seems_to_work(tmp_path: 
     child = start("waiting", tmp_path / "runs", folder=str(tmp_path))
     pids = wait_until_started(tmp_path)
     assert record.find(tmp_path / "runs", "latest").state == State.RUNNING
+    environment = Path(f"/proc/{pids[0]}/environ").read_bytes().split(b"\0")
+    scratch = next(Path(v[7:].decode()) for v in environment if v.startswith(b"TMPDIR="))
+    assert scratch.is_dir()
     child.kill()
     child.communicate(timeout=30)
     wait_until_gone(pids)
+    deadline = time.monotonic() + 10
+    while scratch.exists():
+        assert time.monotonic() < deadline, f"{scratch} was left"
+        time.sleep(0.05)
     run = record.find(tmp_path / "runs", "latest")
     assert run.state == State.DIED
     assert [step.state for step in run.steps.values()] == [State.DIED, State.SKIPPED]
