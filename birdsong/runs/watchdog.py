@@ -2,7 +2,8 @@
 
 Started once per run with the run's mark; its standard input is a pipe whose other end only the
 engine holds. A line on it means that all is well; its end without one, that the engine is dead.
-Standard library only, so that it starts in a few milliseconds: `python -S -E watchdog.py MARK TEMPORARY_FOLDER`.
+Standard library only, so that it starts in a few milliseconds:
+`python -S -E watchdog.py MARK TEMPORARY_FOLDER`.
 """
 
 import signal
