@@ -123,7 +123,8 @@ def draw_masks(
         return tf.vectorized_map(one, tf.zeros([count]))
 
     tf.random.set_seed(seed)
-    return MaskBank(*draw())
+    # Not `draw()`: each training traces its own, of which TensorFlow would warn.
+    return MaskBank(*draw.get_concrete_function()())
 
 
 def mask(pictures: Any, bank: MaskBank, seed: Any) -> Any:

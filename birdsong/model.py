@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,11 @@ def build_network(
         features
     )
     return keras.Model(pictures, logits, name="network")
+
+
+def backbone_of(network: Any) -> Any:
+    """The part of a network between the pictures and the dropout before the head."""
+    return network.layers[1]
 
 
 def whole_model(network: Any, front_end: FrontEndConfig) -> Any:
@@ -163,7 +169,6 @@ def _backbone(name: str, shape: tuple[int, int, int], imagenet: bool) -> Any:
             weights="imagenet" if imagenet else None,
             input_shape=shape,
             pooling="avg",
-            name=name,
             **more,
         )
     except Exception as error:
@@ -243,7 +248,7 @@ def _from_model(network: Any, folder: Path, config: TrainConfig, codes: list[str
     if known == codes:
         network.set_weights(earlier.get_weights())
         return f"The weights start from {config.weights}."
-    network.get_layer(config.backbone).set_weights(earlier.get_layer(config.backbone).get_weights())
+    backbone_of(network).set_weights(backbone_of(earlier).get_weights())
     return (
         f"The backbone starts from {config.weights}; its {len(known)} species are not these "
         f"{len(codes)}, so the head starts at random."
@@ -252,15 +257,20 @@ def _from_model(network: Any, folder: Path, config: TrainConfig, codes: list[str
 
 def _from_file(network: Any, file: Path, config: TrainConfig) -> str:
     """Load a weights file: of a whole network, or of the backbone alone."""
-    backbone = network.get_layer(config.backbone)
+    backbone = backbone_of(network)
     attempts = [(network, "whole network"), (backbone, "backbone")]
     if not file.name.endswith(".weights.h5"):
         attempts = attempts[1:]
     problems = []
     for model, what in attempts:
+        fresh = model.get_weights()
         try:
-            model.load_weights(str(file))
-        except (ValueError, OSError, KeyError) as error:
+            with warnings.catch_warnings():
+                # Keras only warns of some of the layers that a file has no weights for.
+                warnings.filterwarnings("error", category=UserWarning)
+                model.load_weights(str(file))
+        except (ValueError, OSError, KeyError, UserWarning) as error:
+            model.set_weights(fresh)
             problems.append(f"as the {what}: {str(error).splitlines()[0]}")
             continue
         if what == "backbone":

@@ -107,13 +107,12 @@ def _search(
             "tune: there are no validation recordings to choose hyperparameters by. Raise "
             "validation_fraction in split, or set trials=0."
         )
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
         study_name=identity,
         storage=f"sqlite:///{storage}",
         load_if_exists=True,
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=train.seed),
         pruner=optuna.pruners.MedianPruner(FIRST_TRIALS, FIRST_EPOCHS),
     )
     if not study.trials:
@@ -144,6 +143,8 @@ def _search(
 
     progress.tell("search", count(), tune.trials, "trials")
     while count() < tune.trials:
+        # Seeded by the trial: a sampler that starts anew after a kill would draw the first again.
+        study.sampler = optuna.samplers.TPESampler(seed=train.seed + count())
         study.optimize(objective, n_trials=1)
         progress.tell("search", count(), tune.trials, "trials")
     return study

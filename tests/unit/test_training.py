@@ -1,0 +1,323 @@
+"""Training on songs that are easy to tell apart, and what it does with hard data."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_features import Take, song, write_features
+
+from birdsong import artifacts, training
+from birdsong.config import FRONT_ENDS, Hyperparameters, TrainConfig
+from birdsong.errors import ConfigError, DataError
+from birdsong.features import FeatureSet
+from birdsong.scoring import Scorer
+from birdsong.training_data import TrainingWindows, Windows, label_matrix, read_ahead
+
+FRAME = 110_250
+CODES = ["low", "middle", "high"]
+HERTZ = {"low": 700.0, "middle": 2500.0, "high": 6000.0}
+SETTINGS = TrainConfig(
+    backbone="tiny", weights="none", front_end="small", epochs=6, batch_size=8, seed=3
+)
+VALUES = Hyperparameters(
+    learning_rate=3e-3, time_mask=0.1, freq_mask=0.05, reduce_db=0.1, dropout=0.1
+)
+
+
+def takes(validation: bool = True, count: int = 8) -> list[Take]:
+    """Tones over noise, 3 to 13 s; some with a second window, some with a secondary label."""
+    found = []
+    for code in CODES:
+        for number in range(count):
+            windows = [song(HERTZ[code], 3 + number % 3 * 5, seed=number, noise=0.3)]
+            if number == 1:
+                windows.append(song(HERTZ[code], 5, seed=99, noise=0.3))
+            held_out = validation and number >= count - 2
+            other = ("high",) if code == "low" and number == 2 else ()
+            found.append(Take(code, windows, other, part="validation" if held_out else "train"))
+    return found
+
+
+def write_hyperparameters(path: Path) -> Path:
+    with artifacts.create(path, "hyperparameters", {}) as folder:
+        artifacts.write_json(folder.path / "hyperparameters.json", VALUES.model_dump())
+    return path
+
+
+@pytest.fixture(scope="module")
+def development(tmp_path_factory: pytest.TempPathFactory) -> FeatureSet:
+    return write_features(tmp_path_factory.mktemp("features") / "development", CODES, takes())
+
+
+@pytest.fixture(scope="module")
+def trained(
+    development: FeatureSet, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, float]]:
+    root = tmp_path_factory.mktemp("trained")
+    hyperparameters = write_hyperparameters(root / "hyperparameters")
+    summary = training.train(
+        development.path, hyperparameters, root / "model", root / "history.html", SETTINGS
+    )
+    return root, summary
+
+
+def test_easy_songs_are_learnt_and_the_summary_names_both_accuracies(
+    trained: tuple[Path, dict[str, float]],
+) -> None:
+    _, summary = trained
+    assert summary["validation_accuracy"] >= 0.8
+    assert 0 <= summary["baseline_validation_accuracy"] <= 1
+    assert 1 <= summary["best_epoch"] <= summary["epochs"] == 6
+    assert all(isinstance(value, float) and np.isfinite(value) for value in summary.values())
+
+
+def test_the_model_artifact_is_whole_and_scores_from_stored_windows(
+    trained: tuple[Path, dict[str, float]], development: FeatureSet
+) -> None:
+    root, summary = trained
+    artifacts.verify(root / "model")
+    names = {path.name for path in (root / "model").iterdir()}
+    assert {"weights.weights.h5", "model.json", "classes.json", "saved_model"} <= names
+    assert {"baseline.npz", "baseline.json", "history.json", "spec.json"} <= names
+    scorer = Scorer(root / "model")
+    assert list(scorer.codes) == CODES
+    rows = development.select("validation")
+    hits = [
+        CODES[int(scorer.window(development.waveform(row)).argmax())]
+        == development.index["label"].iloc[row]
+        for row in rows
+    ]
+    assert np.mean(hits) == pytest.approx(summary["validation_accuracy"])
+
+
+def test_silence_one_sample_clipping_and_noise_give_finite_scores(
+    trained: tuple[Path, dict[str, float]],
+) -> None:
+    scorer = Scorer(trained[0] / "model")
+    random = np.random.default_rng(0)
+    hard = [
+        np.zeros(5000, np.int16),
+        np.array([32767], np.int16),
+        np.sign(song(700, 5).astype(float)).astype(np.int16) * 32767,
+        (random.normal(size=200_000) * 5000).clip(-32767, 32767).astype(np.int16),
+    ]
+    assert all(np.isfinite(scorer.window(window)).all() for window in hard)
+
+
+def test_the_page_of_curves_is_small_and_fetches_nothing(
+    trained: tuple[Path, dict[str, float]],
+) -> None:
+    page = (trained[0] / "history.html").read_text()
+    assert len(page) < 1_000_000
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "baseline" in page
+
+
+def test_the_same_seed_gives_the_same_training_and_another_seed_another(
+    development: FeatureSet,
+) -> None:
+    def losses(seed: int) -> list[float]:
+        config = SETTINGS.model_copy(update={"epochs": 2, "seed": seed})
+        return [epoch.loss for epoch in training.fit(development, VALUES, config).epochs]
+
+    assert losses(5) == losses(5)
+    assert losses(5) != losses(6)
+
+
+def test_without_validation_the_last_epoch_is_taken_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_features(tmp_path / "development", CODES, takes(validation=False, count=2))
+    summary = training.train(
+        tmp_path / "development",
+        write_hyperparameters(tmp_path / "hyperparameters"),
+        tmp_path / "model",
+        tmp_path / "history.html",
+        SETTINGS.model_copy(update={"epochs": 2, "patience": 1}),
+    )
+    assert summary["best_epoch"] == 2
+    assert "validation_accuracy" not in summary
+    assert "the last epoch is taken" in capsys.readouterr().out
+    assert "no validation recordings" in (tmp_path / "history.html").read_text()
+    assert json.loads((tmp_path / "model" / "history.json").read_text())["best_epoch"] == 2
+
+
+def run_with_accuracies(
+    monkeypatch: pytest.MonkeyPatch, development: FeatureSet, figures: list[float], patience: int
+) -> training.Fit:
+    """A training whose epochs do nothing and show these accuracies."""
+
+    def epoch(trainer: Any, windows: Any, validation: Any, number: int, steps: int) -> Any:
+        weights = [np.full_like(value, number) for value in trainer.network.get_weights()]
+        trainer.network.set_weights(weights)
+        return training.Epoch(number, 1.0, 1.0, figures[number - 1], 1e-3, 0.1)
+
+    monkeypatch.setattr(training, "_run_epoch", epoch)
+    config = SETTINGS.model_copy(update={"epochs": len(figures), "patience": patience})
+    return training.fit(development, VALUES, config)
+
+
+def test_a_later_epoch_wins_only_when_the_rounded_accuracy_rises(
+    monkeypatch: pytest.MonkeyPatch, development: FeatureSet
+) -> None:
+    figures = [0.0, 0.711, 0.714, 0.713, 0.716, 0.72]
+    result = run_with_accuracies(monkeypatch, development, figures, patience=0)
+    assert result.best_epoch == 5
+    assert result.accuracy == 0.716
+    assert float(result.network.get_weights()[0].max()) == 5
+
+
+def test_patience_stops_after_epochs_without_a_better_one(
+    monkeypatch: pytest.MonkeyPatch, development: FeatureSet
+) -> None:
+    figures = [0.5, 0.6, 0.601, 0.602, 0.9]
+    result = run_with_accuracies(monkeypatch, development, figures, patience=2)
+    assert result.stopped_early
+    assert (len(result.epochs), result.best_epoch) == (4, 2)
+
+
+def test_an_accuracy_of_0_keeps_the_first_epoch(
+    monkeypatch: pytest.MonkeyPatch, development: FeatureSet
+) -> None:
+    assert run_with_accuracies(monkeypatch, development, [0.0, 0.0, 0.0], 0).best_epoch == 1
+
+
+def test_a_species_without_training_recordings_is_an_error(tmp_path: Path) -> None:
+    features = write_features(tmp_path / "development", [*CODES, "absent"], takes())
+    with pytest.raises(DataError, match="absent"):
+        training.fit(features, VALUES, SETTINGS)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(development: FeatureSet) -> None:
+    wild = VALUES.model_copy(update={"learning_rate": float("nan")})
+    with pytest.raises(DataError, match="Lower learning_rate"):
+        training.fit(development, wild, SETTINGS.model_copy(update={"epochs": 1}))
+
+
+def test_features_at_another_rate_are_refused(development: FeatureSet) -> None:
+    with pytest.raises(ConfigError, match="sample_rate"):
+        training.Trainer(SETTINGS, VALUES, CODES, 16_000, 10)
+
+
+def test_the_reference_profile_is_built_and_takes_a_step(development: FeatureSet) -> None:
+    config = TrainConfig(weights="none", batch_size=2)
+    assert (config.backbone, config.front_end) == ("inception_v3", "full")
+    trainer = training.Trainer(config, Hyperparameters(), CODES, 22_050, 10)
+    windows = TrainingWindows(development, FRAME, 0.0, 0)
+    short = np.argsort(windows.samples)[:2]
+    before = trainer.network.get_weights()[0].copy()
+    batch = training._tensors(windows._with_partners(short, np.random.default_rng(0)))
+    assert np.isfinite(float(trainer.step(batch, 0)))
+    assert not np.array_equal(trainer.network.get_weights()[0], before)
+
+
+def test_training_uses_the_frame_where_the_bird_sings(
+    trained: tuple[Path, dict[str, float]], tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    noise = (random.normal(size=3 * FRAME) * 2000).astype(np.int16)
+    noise[FRAME : 2 * FRAME] = song(2500, 5, noise=0.3)
+    features = write_features(tmp_path / "one", CODES, [Take(code, [noise]) for code in CODES])
+    trainer = training.Trainer(SETTINGS, VALUES, CODES, 22_050, 10)
+    trainer.network.load_weights(trained[0] / "model" / "weights.weights.h5")
+    windows = Windows(features, "test", FRAME)
+    positions = np.flatnonzero(windows.primary == CODES.index("middle"))
+    batch = training._tensors(windows.batch(positions))
+    overlaps = []
+    for seed in range(5):
+        frame = trainer.best_frames(batch, np.array([0, seed], np.int32)).numpy()[0]
+        spectrum = np.abs(np.fft.rfft(frame))
+        overlaps.append(spectrum[12_400:12_600].max() / spectrum.max())
+    assert min(overlaps) == 1
+
+
+def test_an_epoch_has_each_window_once_in_even_batches_and_a_new_order(
+    development: FeatureSet,
+) -> None:
+    windows = TrainingWindows(development, FRAME, 0.0, seed=1)
+    batches = list(windows.epoch(1, 8))
+    sizes = [len(batch.samples) for batch in batches]
+    assert len(batches) == windows.steps(8)
+    assert sum(sizes) == len(windows)
+    assert max(sizes) - min(sizes) <= 1
+    species = np.concatenate([batch.primary for batch in batches])
+    assert np.array_equal(np.sort(species), np.sort(windows.primary))
+    again = np.concatenate([batch.samples for batch in windows.epoch(1, 8)])
+    other = np.concatenate([batch.samples for batch in windows.epoch(2, 8)])
+    assert np.array_equal(again, np.concatenate([batch.samples for batch in batches]))
+    assert not np.array_equal(again, other)
+
+
+def test_partners_are_other_recordings_of_the_species_repeated_to_a_frame(tmp_path: Path) -> None:
+    short = np.full(1000, 500, np.int16)
+    alone = [Take("high", [song(6000, 6)], part="train")]
+    pair = [Take("low", [short], part="train"), Take("low", [short * 2], part="train")]
+    two_windows = [Take("middle", [song(2500, 6), song(2500, 6)], part="train")]
+    features = write_features(tmp_path / "f", CODES, [*alone, *pair, *two_windows])
+    windows = TrainingWindows(features, FRAME, 0.0, seed=0)
+    for number in range(6):
+        (batch,) = windows.epoch(number, 16)
+        for row, primary in enumerate(batch.primary):
+            if CODES[primary] != "low":
+                # The only recording of its species, also when it has several windows.
+                assert not batch.paired[row]
+            elif batch.paired[row]:
+                expected = 1500 - batch.waveforms[row, 0]
+                assert set(batch.partners[row]) == {expected}
+
+
+def test_class_balance_evens_out_the_species(tmp_path: Path) -> None:
+    many = [Take("low", [np.full(50, 9, np.int16)], part="train")] * 90
+    few = [Take("high", [np.full(50, 9, np.int16)], part="train")] * 10
+    features = write_features(tmp_path / "f", ["low", "high"], [*many, *few])
+
+    def share(balance: float) -> float:
+        windows = TrainingWindows(features, FRAME, balance, seed=0)
+        drawn = [b.primary for n in range(20) for b in windows.epoch(n, 50)]
+        return float(np.mean(np.concatenate(drawn) == 1))
+
+    assert share(0.0) == pytest.approx(0.1)
+    assert share(1.0) == pytest.approx(0.5, abs=0.05)
+    assert 0.15 < share(0.5) < 0.35
+
+
+def test_a_species_that_is_primary_and_secondary_is_primary() -> None:
+    labels = label_matrix(np.array([1, 0]), [[1, 2], []], 3)
+    assert labels.tolist() == [[0, 1, -1], [1, 0, 0]]
+
+
+def test_a_recording_counts_once_by_the_best_of_its_windows(tmp_path: Path) -> None:
+    quiet = np.full(50, 9, np.int16)
+    found = [Take("low", [quiet, quiet]), Take("high", [quiet], ("middle",))]
+    windows = Windows(write_features(tmp_path / "f", CODES, found), "test", FRAME)
+    scores = np.array([[0.1, 0.2, 0.0], [0.9, 0.2, 0.0], [0.0, 0.5, 0.1]])
+    assert training.recording_accuracy(windows, scores) == 1
+    assert training.recording_accuracy(windows, scores[[0, 0, 2]]) == 0.5
+
+
+def test_windows_score_the_same_together_and_alone(
+    trained: tuple[Path, dict[str, float]], development: FeatureSet
+) -> None:
+    trainer = training.Trainer(SETTINGS, VALUES, CODES, 22_050, 10)
+    trainer.network.load_weights(trained[0] / "model" / "weights.weights.h5")
+    windows = Windows(development, "validation", FRONT_ENDS["small"].frame_samples)
+    logits = training.score_windows(trainer, windows)
+    scorer = Scorer(trained[0] / "model")
+    for position, row in enumerate(windows.rows):
+        alone = scorer.window(development.waveform(int(row)))
+        np.testing.assert_allclose(1 / (1 + np.exp(-logits[position])), alone, atol=1e-5)
+
+
+def test_an_error_while_reading_ahead_comes_out_and_the_thread_ends() -> None:
+    def broken() -> Any:
+        yield 1
+        raise DataError("a shard is gone")
+
+    with pytest.raises(DataError, match="a shard is gone"):
+        list(read_ahead(broken()))
+    endless = read_ahead(iter(lambda: 1, 0))
+    assert next(endless) == 1
+    endless.close()
