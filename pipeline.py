@@ -138,6 +138,7 @@ def birdsong(
         batch_size=batch_size,
         pos_weight=pos_weight,
         class_balance=class_balance,
+        registry=registry,
         train_seed=seed,
     )
     trained = train(
@@ -152,6 +153,7 @@ def birdsong(
         batch_size=batch_size,
         pos_weight=pos_weight,
         class_balance=class_balance,
+        registry=registry,
         train_seed=seed,
     )
     evaluated = evaluate_threshold(
