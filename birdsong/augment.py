@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from birdsong.tensorflow_setup import tf, tfio_audio
 from birdsong.weak_labels import grain
 
-NO_CALL_SHARE = 1 / 8
+NO_CALL_SHARE = 1 / 4
 """Frames without any bird that are added to a batch, as a share of its recordings.
 
 A classifier that has only ever seen birds calls noise a bird: custom classifiers of

@@ -223,7 +223,7 @@ def _run_epoch(
     losses = []
     batches = read_ahead(windows.epoch(number, trainer.config.batch_size))
     for step, batch in enumerate(batches):
-        losses.append(trainer.step(_tensors(batch), tf.constant((number - 1) * steps + step)))
+        losses.append(trainer.step(as_tensors(batch), tf.constant((number - 1) * steps + step)))
     loss = float(np.mean([float(value) for value in losses]))
     if not np.isfinite(loss):
         raise DataError(
@@ -248,7 +248,7 @@ def score_windows(trainer: Trainer, windows: Windows) -> NDArray[np.float32]:
     out = np.empty(windows.labels.shape, np.float32)
     parts = np.array_split(order, -(-len(order) // SCORED_TOGETHER))
     for positions, batch in zip(parts, read_ahead(map(windows.batch, parts)), strict=True):
-        tensors = _tensors(batch)
+        tensors = as_tensors(batch)
         out[positions] = trainer.score(tensors.waveforms, tensors.samples).numpy()
     return out
 
@@ -340,7 +340,8 @@ def _settings(
     }
 
 
-def _tensors(batch: Batch) -> Batch:
+def as_tensors(batch: Batch) -> Batch:
+    """A batch of NumPy arrays as one of tensors."""
     return Batch(*(tf.convert_to_tensor(array) for array in batch))
 
 

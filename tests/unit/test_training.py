@@ -209,7 +209,7 @@ def test_the_reference_profile_is_built_and_takes_a_step(development: FeatureSet
     windows = TrainingWindows(development, FRAME, 0.0, 0)
     short = np.argsort(windows.samples)[:2]
     before = trainer.network.get_weights()[0].copy()
-    batch = training._tensors(windows._with_partners(short, np.random.default_rng(0)))
+    batch = training.as_tensors(windows._with_partners(short, np.random.default_rng(0)))
     assert np.isfinite(float(trainer.step(batch, 0)))
     assert not np.array_equal(trainer.network.get_weights()[0], before)
 
@@ -225,7 +225,7 @@ def test_training_uses_the_frame_where_the_bird_sings(
     trainer.network.load_weights(trained[0] / "model" / "weights.weights.h5")
     windows = Windows(features, "test", FRAME)
     positions = np.flatnonzero(windows.primary == CODES.index("middle"))
-    batch = training._tensors(windows.batch(positions))
+    batch = training.as_tensors(windows.batch(positions))
     overlaps = []
     for seed in range(5):
         frame = trainer.best_frames(batch, np.array([0, seed], np.int32)).numpy()[0]
