@@ -42,7 +42,10 @@ def write_training(
         ("best epoch", f"{best} of {len(epochs)}"),
         ("time", f"{sum(epoch.seconds for epoch in epochs):.0f} s"),
     ]
-    lead = "The best epoch is the first with the highest validation accuracy, rounded to 0.01. "
+    lead = (
+        "The best epoch has the highest validation accuracy, rounded to 0.01; of equal ones the "
+        "lowest validation loss. "
+    )
     if accuracy is None:
         lead = "There are no validation recordings, so the last epoch is taken. "
     elif record["stopped_early"]:

@@ -159,9 +159,11 @@ def fit(
 ) -> Fit:
     """Train on the train part and keep the weights of the best epoch on the validation part.
 
-    The best epoch has the highest validation accuracy rounded to 0.01: a later one replaces it
-    only when the rounded figure rises, so that a lucky recording does not decide. Without a
-    validation part it is the last epoch.
+    The best epoch has the highest validation accuracy rounded to 0.01, so that in a large
+    validation part a few lucky recordings do not decide; of equal ones it has the lowest
+    validation loss, since in a small part many epochs are equal and the first of them has learnt
+    the least. Patience counts the epochs since the rounded accuracy last rose. Without a
+    validation part it is the last epoch, and training never stops early.
 
     Args:
         features: The development artifact.
@@ -192,22 +194,24 @@ def fit(
         flush=True,
     )
     progress.tell(label, 0, config.epochs, "epochs")
-    best_weights = None
+    best_weights, lowest_loss, last_rise = None, np.inf, 0
     for number in range(1, config.epochs + 1):
         epoch = _run_epoch(trainer, windows, validation, number, steps)
         result.epochs.append(epoch)
-        figure = epoch.validation_accuracy
-        if (
-            figure is None
-            or result.accuracy is None
-            or round(figure, 2) > round(result.accuracy, 2)
-        ):
-            result.best_epoch, result.accuracy = number, figure
-            best_weights = trainer.network.get_weights() if figure is not None else None
+        figure, loss = epoch.validation_accuracy, epoch.validation_loss
+        if figure is None or loss is None:
+            result.best_epoch = last_rise = number
+        else:
+            rise = round(figure, 2) - (-1 if result.accuracy is None else round(result.accuracy, 2))
+            if rise > 0:
+                last_rise = number
+            if rise > 0 or (rise == 0 and loss < lowest_loss):
+                result.best_epoch, result.accuracy, lowest_loss = number, figure, loss
+                best_weights = trainer.network.get_weights()
         _tell(label, epoch, config.epochs, result)
         if after_epoch:
             after_epoch(epoch)
-        if config.patience and number - result.best_epoch >= config.patience:
+        if config.patience and number - last_rise >= config.patience:
             result.stopped_early = True
             break
     progress.tell(label, config.epochs, config.epochs, "epochs")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from made_features import Take, song, write_features
 
-from birdsong import artifacts, training
+from birdsong import artifacts, audio, augment, training
 from birdsong.config import FRONT_ENDS, Hyperparameters, TrainConfig
 from birdsong.errors import ConfigError, DataError
 from birdsong.features import FeatureSet
@@ -145,15 +145,20 @@ def test_without_validation_the_last_epoch_is_taken_and_said(
     assert json.loads((tmp_path / "model" / "history.json").read_text())["best_epoch"] == 2
 
 
-def run_with_accuracies(
-    monkeypatch: pytest.MonkeyPatch, development: FeatureSet, figures: list[float], patience: int
+def run_with_figures(
+    monkeypatch: pytest.MonkeyPatch,
+    development: FeatureSet,
+    figures: list[float],
+    patience: int = 0,
+    losses: list[float] | None = None,
 ) -> training.Fit:
-    """A training whose epochs do nothing and show these accuracies."""
+    """A training whose epochs do nothing and show these accuracies and validation losses."""
 
     def epoch(trainer: Any, windows: Any, validation: Any, number: int, steps: int) -> Any:
         weights = [np.full_like(value, number) for value in trainer.network.get_weights()]
         trainer.network.set_weights(weights)
-        return training.Epoch(number, 1.0, 1.0, figures[number - 1], 1e-3, 0.1)
+        loss = losses[number - 1] if losses else 1.0
+        return training.Epoch(number, 1.0, loss, figures[number - 1], 1e-3, 0.1)
 
     monkeypatch.setattr(training, "_run_epoch", epoch)
     config = SETTINGS.model_copy(update={"epochs": len(figures), "patience": patience})
@@ -163,26 +168,33 @@ def run_with_accuracies(
 def test_a_later_epoch_wins_only_when_the_rounded_accuracy_rises(
     monkeypatch: pytest.MonkeyPatch, development: FeatureSet
 ) -> None:
-    figures = [0.0, 0.711, 0.714, 0.713, 0.716, 0.72]
-    result = run_with_accuracies(monkeypatch, development, figures, patience=0)
+    result = run_with_figures(monkeypatch, development, [0.0, 0.711, 0.714, 0.713, 0.716, 0.72])
     assert result.best_epoch == 5
     assert result.accuracy == 0.716
     assert float(result.network.get_weights()[0].max()) == 5
 
 
-def test_patience_stops_after_epochs_without_a_better_one(
+def test_of_epochs_with_equal_rounded_accuracy_the_lowest_loss_wins(
     monkeypatch: pytest.MonkeyPatch, development: FeatureSet
 ) -> None:
-    figures = [0.5, 0.6, 0.601, 0.602, 0.9]
-    result = run_with_accuracies(monkeypatch, development, figures, patience=2)
+    figures, losses = [0.9, 0.9, 0.896, 0.9, 0.5], [0.5, 0.4, 0.3, 0.35, 0.1]
+    result = run_with_figures(monkeypatch, development, figures, losses=losses)
+    assert (result.best_epoch, result.accuracy) == (3, 0.896)
+
+
+def test_patience_stops_when_the_rounded_accuracy_has_not_risen_for_long(
+    monkeypatch: pytest.MonkeyPatch, development: FeatureSet
+) -> None:
+    figures, losses = [0.5, 0.6, 0.601, 0.602, 0.9], [5.0, 4.0, 3.0, 2.0, 1.0]
+    result = run_with_figures(monkeypatch, development, figures, 2, losses)
     assert result.stopped_early
-    assert (len(result.epochs), result.best_epoch) == (4, 2)
+    assert (len(result.epochs), result.best_epoch) == (4, 4)
 
 
-def test_an_accuracy_of_0_keeps_the_first_epoch(
+def test_an_accuracy_of_0_keeps_the_first_of_equal_epochs(
     monkeypatch: pytest.MonkeyPatch, development: FeatureSet
 ) -> None:
-    assert run_with_accuracies(monkeypatch, development, [0.0, 0.0, 0.0], 0).best_epoch == 1
+    assert run_with_figures(monkeypatch, development, [0.0, 0.0, 0.0]).best_epoch == 1
 
 
 def test_a_species_without_training_recordings_is_an_error(tmp_path: Path) -> None:
@@ -214,24 +226,24 @@ def test_the_reference_profile_is_built_and_takes_a_step(development: FeatureSet
     assert not np.array_equal(trainer.network.get_weights()[0], before)
 
 
-def test_training_uses_the_frame_where_the_bird_sings(
-    trained: tuple[Path, dict[str, float]], tmp_path: Path
+def test_training_uses_the_frame_that_scores_highest_for_the_primary_species(
+    trained: tuple[Path, dict[str, float]], development: FeatureSet
 ) -> None:
-    random = np.random.default_rng(0)
-    noise = (random.normal(size=3 * FRAME) * 2000).astype(np.int16)
-    noise[FRAME : 2 * FRAME] = song(2500, 5, noise=0.3)
-    features = write_features(tmp_path / "one", CODES, [Take(code, [noise]) for code in CODES])
     trainer = training.Trainer(SETTINGS, VALUES, CODES, 22_050, 10)
     trainer.network.load_weights(trained[0] / "model" / "weights.weights.h5")
-    windows = Windows(features, "test", FRAME)
-    positions = np.flatnonzero(windows.primary == CODES.index("middle"))
-    batch = training.as_tensors(windows.batch(positions))
-    overlaps = []
-    for seed in range(5):
-        frame = trainer.best_frames(batch, np.array([0, seed], np.int32)).numpy()[0]
-        spectrum = np.abs(np.fft.rfft(frame))
-        overlaps.append(spectrum[12_400:12_600].max() / spectrum.max())
-    assert min(overlaps) == 1
+    scorer = Scorer(trained[0] / "model")
+    windows = Windows(development, "train", FRAME)
+    positions = np.flatnonzero(windows.samples > 2 * FRAME)[:4]
+    assert len(positions) == 4
+    seed = np.array([0, 5], np.int32)
+    chosen = trainer.best_frames(training.as_tensors(windows.batch(positions)), seed).numpy()
+    starts = augment.random_starts(windows.samples[positions], FRAME, seed).numpy()
+    assert starts.any()
+    for frame, position, start in zip(chosen, positions, starts, strict=True):
+        cut = development.waveform(int(windows.rows[position]))[start:]
+        frames = audio.frames(cut, development.config)
+        scores = scorer.frames(frames)[:, windows.primary[position]]
+        np.testing.assert_allclose(frame, frames[scores.argmax()], atol=1e-6)
 
 
 def test_an_epoch_has_each_window_once_in_even_batches_and_a_new_order(
