@@ -8,7 +8,7 @@ from types import FrameType
 import typer
 
 from birdsong.cli import compile as compiling
-from birdsong.cli import doctor, run, runs, serve
+from birdsong.cli import doctor, run, runs, serve, ui
 from birdsong.errors import BirdsongError, ConfigError
 
 FAILED, USAGE, CANCELLED = 1, 2, 130
@@ -27,6 +27,7 @@ app.add_typer(runs.app, name="runs")
 app.command("compile")(compiling.compile_pipeline)
 app.command("doctor")(doctor.doctor)
 app.command("serve")(serve.serve)
+app.command("ui")(ui.ui)
 
 
 def main() -> int:

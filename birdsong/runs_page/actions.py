@@ -1,0 +1,140 @@
+"""What the buttons do: the same commands that people type, in processes of their own."""
+
+import contextlib
+import datetime
+import importlib.util
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from birdsong.errors import ConfigError
+from birdsong.runs import processes
+from birdsong.runs.record import Run, State
+
+LOGS = ".page"
+"""Folder within the runs folder for what the started commands print."""
+
+_PLAN_SECONDS = 120.0
+_FIRST_SECONDS = 2.0
+
+_started: list[subprocess.Popen[bytes]] = []
+
+
+def available() -> list[str]:
+    """Which of from, only, resume and cancel this installation has."""
+    from birdsong.cli.main import app
+
+    commands = {command.name for command in app.registered_commands}
+    found = ["cancel"]
+    if "rerun" in commands:
+        found += ["from", "only"]
+    if "resume" in commands:
+        found.append("resume")
+    return found
+
+
+def command(action: str, run: str, step: str | None, runs: Path) -> list[str]:
+    """The command line of a button.
+
+    Raises:
+        ConfigError: There is no such button, or it needs a step.
+    """
+    found = importlib.util.find_spec("pipeline")
+    if found is None or found.origin is None:
+        raise ConfigError("pipeline.py is not installed beside birdsong; start runs by hand.")
+    start = [sys.executable, found.origin]
+    if action == "resume":
+        return [*start, "resume", run, "--runs", str(runs)]
+    if action not in ("from", "only"):
+        raise ConfigError(f"There is no button {action!r}.")
+    if not step:
+        raise ConfigError(f"To rerun {action}, a step is needed.")
+    return [*start, "rerun", run, f"--{action}", step, "--runs", str(runs)]
+
+
+def plan(line: list[str]) -> tuple[int, str]:
+    """Exit code and text of the command with `--dry-run`: what would run, and why."""
+    try:
+        done = subprocess.run(
+            [*line, "--dry-run"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            timeout=_PLAN_SECONDS,
+            check=False,
+            env=_environment(),
+        )
+    except subprocess.TimeoutExpired:
+        return 1, f"No plan within {_PLAN_SECONDS:.0f} seconds."
+    return done.returncode, done.stdout.decode(errors="replace").strip()
+
+
+def start(line: list[str], runs: Path) -> tuple[int | None, str]:
+    """Start a command that outlives the page.
+
+    Returns:
+        Its exit code, None while it runs, and what it printed in its first seconds.
+    """
+    _reap()
+    folder = runs / LOGS
+    folder.mkdir(exist_ok=True)
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    log = folder / f"{stamp}-{secrets.token_hex(2)}.log"
+    with log.open("wb") as file:
+        child = subprocess.Popen(
+            line,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env=_environment(),
+        )
+    try:
+        code: int | None = child.wait(_FIRST_SECONDS)
+    except subprocess.TimeoutExpired:
+        code = None
+        _started.append(child)
+    return code, log.read_bytes()[:100_000].decode(errors="replace").strip()
+
+
+def cancel(run: Run) -> None:
+    """Ask the engine of a run to stop, as Ctrl-C does.
+
+    Raises:
+        ConfigError: It does not run, or not on this machine.
+    """
+    if run.state != State.RUNNING:
+        raise ConfigError(f"{run.id} does not run: it is {run.state}.")
+    if run.pid is None or run.host != processes.current().host:
+        raise ConfigError(f"{run.id} runs on {run.host or 'another machine'}; cancel it there.")
+    try:
+        # By a handle, so that no other process can take the number between check and signal.
+        handle = os.pidfd_open(run.pid) if hasattr(os, "pidfd_open") else None
+    except ProcessLookupError:
+        raise ConfigError(f"The process of {run.id} is gone.") from None
+    try:
+        if not processes.lives(run.pid, run.process_started):
+            raise ConfigError(f"The process of {run.id} is gone.")
+        if handle is not None:
+            signal.pidfd_send_signal(handle, signal.SIGTERM)
+        else:
+            os.kill(run.pid, signal.SIGTERM)
+    except (ProcessLookupError, PermissionError) as error:
+        raise ConfigError(f"{run.id} cannot be cancelled: {error}.") from error
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _reap() -> None:
+    for child in list(_started):
+        if child.poll() is not None:
+            with contextlib.suppress(ValueError):
+                _started.remove(child)
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "NO_COLOR": "1", "COLUMNS": "100", "PYTHONIOENCODING": "utf-8"}
