@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _MARKS = {
     State.SUCCEEDED: ("✓", "ok", "green"),
-    State.REUSED: ("↻", "reused", "cyan"),
+    State.REUSED: ("↺", "reused", "cyan"),
     State.FAILED: ("✗", "FAILED", "red"),
     State.DIED: ("✗", "DIED", "red"),
     State.CANCELLED: ("■", "cancelled", "yellow"),
@@ -40,6 +40,8 @@ def _mark(console: Console, state: State) -> str:
 
 
 def _line(console: Console, step: Step) -> str:
+    if step.state == State.REUSED:
+        return f"{_mark(console, step.state)} {step.name:<20}  reused from {step.reused_from}"
     seconds = "" if step.seconds is None else f"  {duration(step.seconds)}"
     return f"{_mark(console, step.state)} {step.name:<20}{seconds}"
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from birdsong.cli.options import RunsFolder
+from birdsong.cli.options import RunsFolder, StepMemory, StepTimeout
 
 
 class Profile(StrEnum):
@@ -49,16 +49,28 @@ def run(
             "--dry-run", help="Say what would run, bytes, seconds and free disk; start nothing."
         ),
     ] = False,
+    cache: Annotated[
+        bool,
+        typer.Option(
+            "--cache/--no-cache",
+            help="Whether finished steps of earlier runs in the same folder are reused where code, "
+            "parameters and the contents of inputs are the same.",
+        ),
+    ] = True,
+    step_timeout: StepTimeout = None,
+    step_memory: StepMemory = None,
 ) -> int:
     """Run the pipeline here: ingest, split, featurize, tune, train, evaluate, register, deploy.
 
     Ends with 0, with 1 if a step failed, with 130 if it was cancelled.
     """
+    from birdsong.cli.options import limits
     from birdsong.runs import signals
 
+    given = limits(step_timeout, step_memory)
     with signals.listening() as cancel:
         from birdsong.cli import console
-        from birdsong.runs import arguments, engine, graph, plan
+        from birdsong.runs import arguments, code, engine, graph, plan, rerun, reuse
         from birdsong.runs.record import State
         from pipeline import birdsong
 
@@ -71,10 +83,23 @@ def run(
         cancel.check_interrupt()
         if dry_run:
             typer.echo(plan.as_text(planned))
+            if cache:
+                found = rerun.forecast(ir, values, reuse.Earlier(runs), code.versions())
+                typer.echo("reuse")
+                for line in found:
+                    typer.echo(f"  {line.step:<20} {line.what:<8} {line.why}")
             plan.refuse_if_it_does_not_fit(planned)
             return 0
         plan.refuse_if_it_does_not_fit(planned)
         with console.Live(runs) as live:
-            result = engine.execute(birdsong, values, runs, listener=live, cancel=cancel)
+            result = engine.execute(
+                birdsong,
+                values,
+                runs,
+                listener=live,
+                cancel=cancel,
+                cache=cache,
+                limits=given,
+            )
     console.summary(result, runs)
     return {State.SUCCEEDED: 0, State.CANCELLED: 130}.get(result.state, 1)

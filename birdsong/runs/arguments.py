@@ -33,7 +33,7 @@ def resolve(
     Raises:
         ConfigError: A name is unknown or a value does not fit.
     """
-    given = dict(_parse(graph.parameter_types(ir), text) for text in settings)
+    given = dict(parse_setting(graph.parameter_types(ir), text) for text in settings)
     source = str(given.pop("source", "")) or source
     if profile is None:
         profile = "demo" if not source or source.startswith("demo:") else "quick"
@@ -43,7 +43,7 @@ def resolve(
         )
     values = graph.defaults(ir) | config.PROFILES[profile]
     values |= ({"source": source} if source else {}) | given
-    values["source"] = _place(str(values["source"]))
+    values["source"] = place(str(values["source"]))
     if not values["registry"]:
         from birdsong.registry import default_registry
 
@@ -52,7 +52,7 @@ def resolve(
     return graph.with_defaults(ir, values)
 
 
-def _parse(types: Mapping[str, type], text: str) -> tuple[str, Any]:
+def parse_setting(types: Mapping[str, type], text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     name = name.strip()
     if not equals or not name:
@@ -93,7 +93,7 @@ def parse_value(name: str, text: str, kind: type) -> Any:
     return text
 
 
-def _place(source: str) -> str:
+def place(source: str) -> str:
     """A local source as an absolute path that exists; others as they are."""
     if source.startswith(REMOTE):
         if not source.split("://", 1)[1].strip("/"):

@@ -16,16 +16,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from birdsong import artifacts
-from birdsong.errors import BirdsongError
 from birdsong.progress import Update
-from birdsong.runs import code, graph, lint, processes, seams
+from birdsong.runs import code, graph, lint, processes, retries, reuse, seams
 from birdsong.runs.record import Recorder, Run, State, Step, now
 from birdsong.runs.signals import Cancel, Cancelled
-from birdsong.runs.step_process import StepProcess, explain
-
-NO_FILE = {"system.Metrics", "system.ClassificationMetrics", "system.SlicedClassificationMetrics"}
-"""Artifacts that live in their metadata; a step need not write a file for them."""
+from birdsong.runs.step_process import Limits, StepProcess, explain
 
 
 class Listener(Protocol):
@@ -55,7 +50,10 @@ def execute(
     *,
     listener: Listener | None = None,
     cancel: Cancel | None = None,
-    reuse: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
+    pinned: Mapping[str, reuse.Finished] | None = None,
+    cache: bool = False,
+    only: Step | None = None,
+    limits: Limits | None = None,
     parent: str | None = None,
     note: str = "",
 ) -> Run:
@@ -67,7 +65,11 @@ def execute(
         runs: Folder of all runs.
         listener: Hears of steps and progress.
         cancel: Asked often whether to stop; without one, nothing stops the run but its end.
-        reuse: Step to recorded outputs that are taken instead of executing the step.
+        pinned: Step to a finished one whose outputs are taken instead of executing the step.
+        cache: Whether steps may be taken from earlier runs of the folder by their key.
+        only: Execute this one step alone, with the inputs that it has recorded; `pinned` then
+            only says what stands for the others in the record.
+        limits: Time and memory of each step.
         parent: The run that this one goes on from.
         note: Why it exists, for people.
 
@@ -93,14 +95,26 @@ def execute(
         fingerprint=code.fingerprint(),
         versions=code.versions(),
     )
-    host = _Host(recorder, listener or Silent(), cancel or Cancel(), reuse or {})
+    host = _Host(
+        recorder,
+        listener or Silent(),
+        cancel or Cancel(),
+        pinned or {},
+        reuse.Keys(ir, recorder.run.versions),
+        cache,
+        limits or Limits(),
+    )
     state, error = State.FAILED, None
     try:
         with _watchdog(host.mark), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of kfp.local: settings that only a cluster has
             with seams.installed(host, recorder.run.folder):
                 host.cancel.check()
-                pipeline(**values)
+                if only is None:
+                    pipeline(**values)
+                else:
+                    host.stand_in()
+                    seams.single(host, pipeline, recorder.run.folder, only)
                 host.cancel.check()
         failed = [step for step in recorder.run.steps.values() if step.state == State.FAILED]
         state = State.FAILED if failed else State.SUCCEEDED
@@ -129,9 +143,16 @@ class _Host:
         recorder: Recorder,
         listener: Listener,
         cancel: Cancel,
-        reuse: Mapping[str, Mapping[str, Mapping[str, Any]]],
+        pinned: Mapping[str, reuse.Finished],
+        keys: reuse.Keys,
+        cache: bool,
+        limits: Limits,
     ) -> None:
-        self.recorder, self.listener, self.cancel, self.reuse = recorder, listener, cancel, reuse
+        self.recorder, self.listener, self.cancel, self.pinned = recorder, listener, cancel, pinned
+        self.keys, self.cache, self.limits = keys, cache, limits
+        self.known = set(recorder.run.steps)  # without those of loops, which come while it runs
+        self._earlier: reuse.Earlier | None = None
+        self._hashes: dict[str, str] = {}  # of this run's outputs, by their place
         self.mark = secrets.token_hex(8)
         self._current = threading.local()  # loops run their steps in threads
 
@@ -140,17 +161,17 @@ class _Host:
     ) -> seams.Outputs | None:
         self.cancel.check()
         run = self.recorder.run
-        inputs = {name: seams.to_record(value) for name, value in call.inputs.items()}
+        inputs = {name: self._hashed(seams.to_record(v)) for name, v in call.inputs.items()}
         known = {"task": call.task, "component": call.component, "inputs": inputs}
-        if call.name in self.reuse:
-            recorded = {name: dict(value) for name, value in self.reuse[call.name].items()}
-            self._end(call.name, State.REUSED, started=now(), **known, **_made(recorded))
-            return {name: seams.from_record(value) for name, value in recorded.items()}
+        taken = self._take(call, known)
+        if taken is not None:
+            return taken
+        key, ran = self.keys.key(call.component, inputs), self.keys.code(call.component)
         log = run.folder / "logs" / f"{call.name.replace('/', '.')}.log"
         self._change(
             call.name, state=State.RUNNING, started=now(), ended=None, log=str(log), **known
         )
-        self._current.step, self._current.log = call.name, log
+        self._current.step, self._current.log, self._current.exceeded = call.name, log, None
         try:
             outputs = execute()
             self.cancel.check()
@@ -161,7 +182,7 @@ class _Host:
             if missing:
                 self._end(call.name, State.FAILED, error=missing)
                 return None
-            recorded = {name: _hashed(seams.to_record(value)) for name, value in outputs.items()}
+            recorded = {n: reuse.with_hash(seams.to_record(v)) for n, v in outputs.items()}
         except Cancelled:
             self._end(call.name, State.CANCELLED, error="cancelled")
             raise
@@ -169,10 +190,88 @@ class _Host:
             self._end(call.name, State.FAILED, error=f"{type(problem).__name__}: {problem}")
             return None
         _name_pages(run.folder, call.name, recorded)
-        self._end(call.name, State.SUCCEEDED, **_made(recorded))
+        self._remember(recorded)
+        # Code or a source that was edited meanwhile: nobody knows which of both was at work.
+        if call.name not in self.known or self.keys.key(call.component, inputs) != key:
+            key = None
+        self._end(call.name, State.SUCCEEDED, key=key, code=ran, **_made(recorded))
         return outputs
 
+    def _take(self, call: seams.Call, known: Mapping[str, Any]) -> seams.Outputs | None:
+        """The outputs of a finished step instead of executing it; None where there are none."""
+        found, run = self.pinned.get(call.name), self.recorder.run
+        if found is None and not (self.cache and call.name in self.known):
+            return None
+        with reuse.locked(run.folder.parent):
+            if found is None:
+                key = self.keys.key(call.component, known["inputs"])
+                if key is not None and self._earlier is None:
+                    self._earlier = reuse.Earlier(run.folder.parent)
+                if key is not None and self._earlier is not None:
+                    values = reuse.plain_values(known["inputs"])
+                    found = self._earlier.find(key, call.component, values)
+            if found is None:
+                return None
+            return self._stand_for(call.name, found, known)
+
+    def _stand_for(
+        self, name: str, found: reuse.Finished, known: Mapping[str, Any]
+    ) -> seams.Outputs:
+        recorded = {output: dict(value) for output, value in found.outputs.items()}
+        self._remember(recorded)
+        _name_pages(self.recorder.run.folder, name, recorded)
+        self._end(
+            name,
+            State.REUSED,
+            started=now(),
+            reused_from=found.run,
+            key=found.key,
+            code=found.code,
+            **known,
+            **_made(recorded),
+        )
+        return {output: seams.from_record(value) for output, value in recorded.items()}
+
+    def stand_in(self) -> None:
+        """Record all pinned steps as reused, before the one step of a run is executed alone."""
+        for name, found in self.pinned.items():
+            self._stand_for(name, found, {})
+
+    def _remember(self, outputs: Mapping[str, Mapping[str, Any]]) -> None:
+        for output in outputs.values():
+            for value in output.get("items", [output]):
+                if "sha256" in value:
+                    self._hashes[value["uri"]] = value["sha256"]
+
+    def _hashed(self, given: dict[str, Any]) -> dict[str, Any]:
+        """An input with the hash of its content, known from the step that made it."""
+        if "items" in given:
+            return {**given, "items": [self._hashed(item) for item in given["items"]]}
+        if given.get("uri") in self._hashes:
+            return {**given, "sha256": self._hashes[given["uri"]]}
+        return reuse.with_hash(given) if "uri" in given else given
+
     def process(self, command: list[str], environment: Mapping[str, str]) -> int:
+        while True:
+            start = self._current.log.stat().st_size if self._current.log.exists() else 0
+            exit_code = self._attempt(command, environment)
+            step = self.recorder.run.steps[self._current.step]
+            wait = None
+            if not self._current.exceeded:
+                tries = len(step.tries) + 1
+                wait = retries.delay(tries, exit_code, self._current.log, start)
+            if wait is None:
+                return exit_code
+            failed = {
+                "ended": now(),
+                "exit_code": exit_code,
+                "error": explain(self._current.log, exit_code),
+                "delay_seconds": wait,
+            }
+            self._change(step.name, tries=[*step.tries, failed], error=failed["error"])
+            self.cancel.sleep(wait)
+
+    def _attempt(self, command: list[str], environment: Mapping[str, str]) -> int:
         name, log = self._current.step, self._current.log
         step = self.recorder.run.steps[name]
         child = StepProcess(
@@ -182,11 +281,13 @@ class _Host:
             f"{self.mark}/{name}",
             self.cancel,
             lambda update: self.listener.progressed(self.recorder.run, step, update),
+            self.limits,
         )
         self._change(name, pid=child.pid, attempts=step.attempts + 1, error=None)
         try:
             code = child.wait()
         finally:
+            self._current.exceeded = child.exceeded
             self.recorder.update(name, exit_code=child.exit_code, peak_memory=child.peak_memory)
         return code
 
@@ -197,7 +298,8 @@ class _Host:
         processes.end(self.mark, grace_seconds=2.0, at_once=lambda: self.cancel.at_once)
 
     def _why(self, name: str, log: Path) -> str:
-        return explain(log, self.recorder.run.steps[name].exit_code)
+        exceeded: str | None = self._current.exceeded
+        return exceeded or explain(log, self.recorder.run.steps[name].exit_code)
 
     def _change(self, name: str, **changes: Any) -> None:
         step = self.recorder.update(name, **changes)
@@ -226,33 +328,15 @@ def _missing(declared: Mapping[str, str], outputs: Mapping[str, Any]) -> str | N
         if name not in outputs
         or (
             kind.startswith("system.")
-            and kind not in NO_FILE
+            and kind not in reuse.NO_FILE
             and hasattr(outputs[name], "path")
-            and _is_here(outputs[name].uri)
+            and reuse.is_here(outputs[name].uri)
             and not Path(outputs[name].path).exists()
         )
     ]
     if not lost:
         return None
     return f"The step ended well but made no {', '.join(lost)}."
-
-
-def _is_here(uri: str) -> bool:
-    return "://" not in uri
-
-
-def _hashed(output: dict[str, Any]) -> dict[str, Any]:
-    """Add the content's hash: of an artifact folder from its spec, of a file from its bytes."""
-    path = output.get("path")
-    if not path or not _is_here(output["uri"]):
-        return output
-    place = Path(path)
-    if place.is_file():
-        return output | {"sha256": artifacts.file_sha256(place)}
-    if (place / artifacts.SPEC).is_file():
-        with contextlib.suppress(BirdsongError):
-            return output | {"sha256": artifacts.read_spec(place).sha256}
-    return output
 
 
 def _name_pages(folder: Path, step: str, outputs: Mapping[str, Mapping[str, Any]]) -> None:

@@ -1,5 +1,6 @@
 """What the compiled pipeline says: its parameters, its steps and what they wait for."""
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -152,5 +153,7 @@ def step_name(all_steps: Mapping[str, Step], asked: str) -> str:
     """
     name = asked.replace("_", "-")
     if name not in all_steps:
-        raise ConfigError(f"No step {asked!r}. Steps: {', '.join(all_steps)}.")
+        near = difflib.get_close_matches(name, all_steps, n=1, cutoff=0.4)
+        guess = f" Did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"No step {asked!r}.{guess} Steps: {', '.join(all_steps)}.")
     return name

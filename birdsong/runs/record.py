@@ -65,6 +65,11 @@ class Step:
         metrics: Numbers that the step logged.
         peak_memory: Most bytes that were not file cache, over the step's processes together.
         attempts: How often it was started.
+        tries: The attempts that failed and were followed by another: {"ended", "exit_code",
+            "error", "delay_seconds"}.
+        key: What its outputs depend on, as a hash; None where it must not be reused by key.
+        code: Fingerprint of the code it ran.
+        reused_from: The run that executed it, where it was not executed here.
     """
 
     name: str
@@ -84,6 +89,10 @@ class Step:
     peak_memory: int | None = None
     attempts: int = 0
     error: str | None = None
+    tries: list[dict[str, Any]] = field(default_factory=list)
+    key: str | None = None
+    code: str = ""
+    reused_from: str | None = None
 
 
 @dataclass

@@ -16,6 +16,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, Protocol
 
 from birdsong.errors import ConfigError
+from birdsong.runs.record import Step
 
 FITTING = "2.17"
 """The kfp versions (major.minor) that this file was written and tested against."""
@@ -63,10 +64,21 @@ def check() -> None:
         ConfigError: Says which kfp came and which versions fit.
     """
     import kfp
-    from kfp.local import executor_input_utils, logging_utils, subprocess_task_handler
+    from kfp.local import (
+        executor_input_utils,
+        logging_utils,
+        subprocess_task_handler,
+        task_dispatcher,
+    )
     from kfp.local.orchestrator import task_executor
 
     expected = [
+        (
+            task_dispatcher,
+            "run_single_task_implementation",
+            "pipeline_resource_name component_name component_spec executor_spec arguments "
+            "pipeline_root runner raise_on_error block_input_artifact unique_pipeline_id",
+        ),
         (
             task_executor,
             "execute_single_task",
@@ -170,6 +182,34 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
+
+
+def single(host: Host, pipeline: Any, run_folder: Path, step: Step) -> None:
+    """Execute one step alone, with the inputs that it has recorded; within `installed`."""
+    from kfp.local import config, placeholder_utils, status, task_dispatcher, utils
+
+    spec = pipeline.pipeline_spec
+    component = spec.components[step.component]
+    executor = spec.deployment_spec["executors"][component.executor_label]
+    inputs = {name: from_record(value) for name, value in step.inputs.items()}
+    call = Call(step.name, step.task, step.component, inputs, _declared(component))
+
+    def execute() -> Outputs | None:
+        outputs, state = task_dispatcher.run_single_task_implementation(
+            pipeline_resource_name=f"{run_folder.name}/artifacts",
+            component_name=step.component,
+            component_spec=component,
+            executor_spec=utils.struct_to_executor_spec(executor),
+            arguments=inputs,
+            pipeline_root=str(run_folder.parent),
+            runner=config.LocalExecutionConfig.instance.runner,
+            raise_on_error=False,
+            block_input_artifact=False,
+            unique_pipeline_id=placeholder_utils.make_random_id(),
+        )
+        return dict(outputs) if state == status.Status.SUCCESS else None
+
+    host.step(call, execute)
 
 
 def _stepwise(host: Host, original: Callable[..., Any], resource_name: str) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from birdsong import progress
@@ -27,6 +28,19 @@ _OWN = re.compile(r"^birdsong\.errors\.\w+: ?")
 _BARE = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)$")
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What a step may take; None for as much as it likes.
+
+    Attributes:
+        seconds: Of one attempt, by the clock.
+        memory: Bytes that are not file cache, over all processes of the step.
+    """
+
+    seconds: float | None = None
+    memory: int | None = None
+
+
 class StepProcess:
     """A running step; it is started by its creation and must be waited for."""
 
@@ -38,6 +52,7 @@ class StepProcess:
         mark: str,
         cancel: Cancel,
         progressed: Callable[[progress.Update], None],
+        limits: Limits,
     ) -> None:
         """Start the process.
 
@@ -48,7 +63,9 @@ class StepProcess:
             mark: How its processes are known.
             cancel: Asked while waiting.
             progressed: Told of each line of progress.
+            limits: At which it is ended.
         """
+        self._limits, self.exceeded = limits, ""
         self._mark, self._cancel, self._progressed = mark, cancel, progressed
         self._log = log.open("ab")
         # The command unpacks the step's source into a folder of mktemp and leaves it there. A
@@ -75,13 +92,13 @@ class StepProcess:
         """Copy the output to the log until the step ends; end it when the run is cancelled.
 
         Returns:
-            The exit code; negative for a signal.
+            The exit code; negative for a signal. Where a limit was exceeded, `exceeded` says so.
         """
         assert self._child.stdout is not None
         stream, lines = self._child.stdout, _Lines(self._progressed)
         os.set_blocking(stream.fileno(), False)
         politely_at: float | None = None
-        measure_at = 0.0
+        measure_at, began = 0.0, time.monotonic()
         try:
             with selectors.DefaultSelector() as selector:
                 selector.register(stream, selectors.EVENT_READ)
@@ -90,15 +107,16 @@ class StepProcess:
                     ended = self._child.poll() is not None
                     if open_ and selector.select(0 if ended else _POLL_SECONDS):
                         open_ = self._copy(stream.fileno(), lines)
-                        continue
-                    if ended:
+                    elif ended:
                         break
-                    if not open_:
+                    elif not open_:
                         time.sleep(_POLL_SECONDS)
                     if time.monotonic() >= measure_at:
                         self._measure()
-                        measure_at = time.monotonic() + _MEMORY_SECONDS
-                    if self._cancel.wanted:
+                        limited = self._limits.memory is not None
+                        measure_at = time.monotonic() + _MEMORY_SECONDS / (4 if limited else 1)
+                    self._look_at_limits(time.monotonic() - began)
+                    if self._cancel.wanted or self.exceeded:
                         if politely_at is None:
                             politely_at = time.monotonic()
                             processes.send(self._mark, self.pid, signal.SIGTERM)
@@ -125,6 +143,22 @@ class StepProcess:
 
     def _measure(self) -> None:
         self.peak_memory = max(self.peak_memory or 0, processes.memory(self._mark))
+
+    def _look_at_limits(self, seconds: float) -> None:
+        if self.exceeded:
+            return
+        if self._limits.seconds is not None and seconds > self._limits.seconds:
+            self.exceeded = (
+                f"It took longer than its limit of {self._limits.seconds / 60:g} minutes "
+                "(--step-timeout) and was ended. Give it more, or less to do."
+            )
+        held = self.peak_memory or 0
+        if self._limits.memory is not None and held > self._limits.memory:
+            self.exceeded = (
+                f"It held {held / 1e9:.2f} GB of memory, more than its limit of "
+                f"{self._limits.memory / 1e9:g} GB (--step-memory), and was ended. Give it more, "
+                "or lower batch_size."
+            )
 
     def _close(self) -> None:
         self._log.close()

@@ -14,7 +14,7 @@ import small_pipelines
 
 from birdsong.errors import ConfigError, StorageError
 from birdsong.progress import Update
-from birdsong.runs import engine, processes, record
+from birdsong.runs import engine, processes, record, reuse
 from birdsong.runs.record import Run, State, Step
 
 PROGRAM = Path(small_pipelines.__file__)
@@ -175,7 +175,7 @@ def test_recorded_outputs_can_stand_in_for_a_step(tmp_path: Path) -> None:
         small_pipelines.chain,
         {"text": "second"},
         tmp_path,
-        reuse={"make": first.steps["make"].outputs},
+        pinned={"make": reuse.Finished(first.steps["make"].outputs, first.id)},
         parent=first.id,
     )
     assert second.steps["make"].state == State.REUSED

@@ -1,0 +1,142 @@
+"""`resume`, `rerun` and `stop`: going on from an earlier run, and ending one."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from birdsong.cli.options import DryRun, RunsFolder, StepMemory, StepTimeout, Yes
+
+if TYPE_CHECKING:
+    from birdsong.runs.rerun import Plan
+    from birdsong.runs.step_process import Limits
+
+RunName = Annotated[
+    str, typer.Argument(metavar="RUN", help="Id of a run, the start of one, or latest.")
+]
+
+
+def resume(
+    run: RunName,
+    dry_run: DryRun = False,
+    step_timeout: StepTimeout = None,
+    step_memory: StepMemory = None,
+    runs: RunsFolder = Path("runs"),
+) -> int:
+    """Go on after a failure, a kill or a power cut: finished steps stand, the rest runs.
+
+    A new run is made; the old one stays as it is. Ends as `run` does.
+    """
+    from birdsong.cli.options import limits
+    from birdsong.runs import graph, record
+    from birdsong.runs import rerun as planning
+
+    given = limits(step_timeout, step_memory)
+    parent = record.find(runs, run)
+    if parent.state == record.State.SUCCEEDED:
+        typer.echo(f"Run {parent.id} has {parent.state}: there is nothing to do.")
+        return 0
+    from pipeline import birdsong
+
+    plan = planning.resume(parent, graph.as_ir(birdsong))
+    return _start(plan, runs, given, dry_run=dry_run, yes=True)
+
+
+def rerun(
+    run: RunName,
+    from_step: Annotated[
+        str | None,
+        typer.Option("--from", metavar="STEP", help="This step, and all that depends on it."),
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STEP",
+            help="This step alone, with the inputs that it had; its metrics beside the old ones.",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Change a parameter; what that touches runs. May be given often.",
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    step_timeout: StepTimeout = None,
+    step_memory: StepMemory = None,
+    runs: RunsFolder = Path("runs"),
+) -> int:
+    """Run a part of an earlier run again: the plan is shown first, the rest is reused.
+
+    A step runs although its inputs may come out as before. Ends as `run` does.
+    """
+    from birdsong.cli.options import limits
+    from birdsong.errors import ConfigError
+    from birdsong.runs import graph, record
+    from birdsong.runs import rerun as planning
+
+    given = limits(step_timeout, step_memory)
+    if only is not None and from_step is not None:
+        raise ConfigError("Give either --from or --only.")
+    parent = record.find(runs, run)
+    from pipeline import birdsong
+
+    ir = graph.as_ir(birdsong)
+    if only is not None:
+        plan = planning.only(parent, ir, only, settings or [])
+    else:
+        plan = planning.rerun(parent, ir, from_step=from_step, settings=settings or [])
+    return _start(plan, runs, given, dry_run=dry_run, yes=yes)
+
+
+def _start(plan: "Plan", runs: Path, given: "Limits", *, dry_run: bool, yes: bool) -> int:
+    from birdsong.cli import console
+    from birdsong.runs import engine, signals
+    from birdsong.runs import rerun as planning
+    from birdsong.runs.record import State
+    from pipeline import birdsong
+
+    typer.echo(planning.as_text(plan))
+    if not plan.runs:
+        typer.echo("There is nothing to do.")
+        return 0
+    if dry_run:
+        return 0
+    # Asked only where somebody can answer; a program that starts this has shown the plan itself.
+    if not yes and sys.stdin.isatty() and not typer.confirm("Start?", default=True):
+        return 0
+    with signals.listening() as cancel, console.Live(runs) as live:
+        result = engine.execute(
+            birdsong,
+            plan.values,
+            runs,
+            listener=live,
+            cancel=cancel,
+            pinned=plan.pinned,
+            only=plan.only,
+            limits=given,
+            parent=plan.parent.id,
+            note=plan.note,
+        )
+    if plan.only is not None and result.state == State.SUCCEEDED:
+        name = plan.only.name
+        typer.echo(f"\n{name} in {plan.parent.id} (old) and {result.id} (new)")
+        typer.echo(planning.compare_metrics(plan.parent.steps[name], result.steps[name]))
+    console.summary(result, runs)
+    return {State.SUCCEEDED: 0, State.CANCELLED: 130}.get(result.state, 1)
+
+
+def stop(run: RunName, runs: RunsFolder = Path("runs")) -> int:
+    """End a run of this machine as Ctrl-C does, and wait until its record says so.
+
+    Ends with 0 when the run is over, with 1 when it still works after a minute.
+    """
+    from birdsong.runs import record, stopping
+
+    seen = stopping.stop(record.find(runs, run))
+    typer.echo(f"Run {seen.id} is {seen.state}.")
+    return 1 if seen.state == record.State.RUNNING else 0

@@ -1,0 +1,141 @@
+"""Which code a stage runs: one fingerprint for each container image, over the files that go in.
+
+Those are the modules that the image's stages import, directly or not, inside of functions too, and
+the locked requirements. So a change of the inference server or of the command line leaves the
+results of ingest as they are, and no change that could matter is overlooked.
+"""
+
+import ast
+import functools
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The folder that holds the packages birdsong and components."""
+
+STAGES = {
+    "data": ("ingest", "split", "featurize"),
+    "train": ("tune", "train", "evaluate_threshold"),
+    "cloud": ("register", "deploy"),
+}
+"""Image target to the stages that run in it, as in components/images.py."""
+
+PACKAGES = ("birdsong", "components")
+REQUIREMENTS = "docker/requirements"
+
+
+def fingerprint(target: str, root: Path = ROOT) -> str:
+    """SHA-256 over the names and bytes of the files of an image.
+
+    Args:
+        target: data, train or cloud.
+        root: The folder with the packages.
+    """
+    return _hash(image_files(target, root), root)
+
+
+def image_files(target: str, root: Path = ROOT) -> list[Path]:
+    """Code and requirements of an image, sorted."""
+    modules = closure((f"components.{stage}" for stage in STAGES[target]), root)
+    return sorted({*modules, *_requirements(target, root)})
+
+
+def source_fingerprint(source: str, root: Path = ROOT) -> str:
+    """The same for a component of another pipeline, from its source text alone."""
+    files = closure(_imports(source, ""), root)
+    everything = sorted({*files, *_requirements("dev", root)})
+    return hashlib.sha256((source + _hash(everything, root)).encode()).hexdigest()
+
+
+def _requirements(target: str, root: Path) -> list[Path]:
+    own = root / REQUIREMENTS / f"{target}.txt"
+    shared = root / REQUIREMENTS / "dev.txt"
+    return [place for place in (own if own.is_file() else shared,) if place.is_file()]
+
+
+def _hash(files: Iterable[Path], root: Path) -> str:
+    total = hashlib.sha256()
+    for file in files:
+        data = file.read_bytes()
+        total.update(f"{file.relative_to(root).as_posix()}\0{len(data)}\0".encode())
+        total.update(data)
+    return total.hexdigest()
+
+
+def closure(modules: Iterable[str], root: Path = ROOT) -> set[Path]:
+    """Files of modules and of all of birdsong and components that they import.
+
+    Data files that lie in a package of the closure belong to it.
+    """
+    files: set[Path] = set()
+    waiting = list(modules)
+    seen: set[str] = set()
+    while waiting:
+        module = waiting.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        file = _file(module, root)
+        if file is None:
+            continue
+        files.add(file)
+        if "." in module:
+            waiting.append(module.rpartition(".")[0])  # importing a.b runs a/__init__.py first
+        state = file.stat()
+        package = _package(module, file)
+        waiting += _imports_of(file, package, state.st_mtime_ns, state.st_size)
+        if file.name == "__init__.py":
+            files.update(_data(file.parent))
+    return files
+
+
+def _file(module: str, root: Path) -> Path | None:
+    if module.split(".")[0] not in PACKAGES:
+        return None
+    place = root.joinpath(*module.split("."))
+    for file in (place.with_suffix(".py"), place / "__init__.py"):
+        if file.is_file():
+            return file
+    return None
+
+
+def _package(module: str, file: Path) -> str:
+    return module if file.name == "__init__.py" else module.rpartition(".")[0]
+
+
+def _data(folder: Path) -> Iterator[Path]:
+    for file in folder.iterdir():
+        if file.is_file() and file.suffix not in {".py", ".pyc"} and not file.name.startswith("."):
+            yield file
+
+
+@functools.cache
+def _imports_of(file: Path, package: str, changed: int, size: int) -> tuple[str, ...]:
+    """As `_imports`, read once for each state of a file."""
+    return tuple(_imports(file.read_text(), package))
+
+
+def _imports(source: str, package: str) -> Iterator[str]:
+    """Modules that a source text imports anywhere, or names in a text of its own.
+
+    The latter finds `python -m birdsong.serving.server`, a module that is started by name.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = package.split(".")
+                above = parts[: len(parts) - node.level + 1]
+                base = ".".join([*above, *filter(None, [base])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and node.value.startswith(tuple(f"{name}." for name in PACKAGES))
+            and node.value.replace(".", "").isidentifier()
+        ):
+            yield node.value

@@ -1,0 +1,374 @@
+"""Finished steps of earlier runs that stand for a step: by key, and only if still whole.
+
+The key of a step is a hash over all that its outputs depend on: the component, its code (see
+`birdsong.image_code`), the installed packages, the plain values, the contents of the input
+artifacts, and what a place outside holds where an input names one. A step whose key cannot be told
+has none and always runs.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from birdsong import artifacts, image_code
+from birdsong.errors import BirdsongError, StorageError
+from birdsong.runs import record
+from birdsong.runs.record import USABLE, Run, Step
+
+Ir = Mapping[str, Any]
+Outputs = Mapping[str, Mapping[str, Any]]
+
+NO_FILE = {"system.Metrics", "system.ClassificationMetrics", "system.SlicedClassificationMetrics"}
+"""Artifacts that live in their metadata; a step need not write a file for them."""
+
+LOCK = ".lock"
+"""In the runs folder: shared while a run takes outputs of another, exclusive while gc looks."""
+
+_VERSION = 1  # of the key
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished step.
+
+    Attributes:
+        outputs: As recorded.
+        run: Id of the run that executed it.
+        key: Its key, None where it has none.
+        code: Fingerprint of the code that it ran.
+    """
+
+    outputs: Outputs
+    run: str
+    key: str | None = None
+    code: str = ""
+
+
+def finished(run: Run, step: str) -> Finished | None:
+    """The finished step of a run; None where it did not finish."""
+    entry = run.steps.get(step)
+    if entry is None or entry.state not in USABLE:
+        return None
+    return Finished(entry.outputs, entry.reused_from or run.id, entry.key, entry.code)
+
+
+# --- the contents of inputs and outputs ---------------------------------------------------------
+
+
+def is_here(uri: str) -> bool:
+    """Whether an artifact lies in this machine's files."""
+    return "://" not in uri
+
+
+def with_hash(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded value with its content's hash: of an artifact folder from its spec, of a file
+    from its bytes, of another folder from its files; without one where there is nothing here.
+    """
+    if "items" in value:
+        return {**value, "items": [with_hash(item) for item in value["items"]]}
+    path = value.get("path")
+    if not path or not is_here(value["uri"]):
+        return dict(value)
+    place = Path(path)
+    if place.is_file():
+        return {**value, "sha256": artifacts.file_sha256(place)}
+    if (place / artifacts.SPEC).is_file():
+        with contextlib.suppress(BirdsongError):
+            return {**value, "sha256": artifacts.read_spec(place).sha256}
+    elif place.is_dir():
+        return {**value, "sha256": _folder_sha256(place)}
+    return dict(value)
+
+
+def _folder_sha256(folder: Path) -> str:
+    total = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            name = file.relative_to(folder).as_posix()
+            total.update(f"{name}\0{artifacts.file_sha256(file)}\0".encode())
+    return total.hexdigest()
+
+
+def damage(outputs: Outputs) -> str | None:
+    """What is wrong with recorded outputs, as a clause; None where all are there and whole."""
+    for name, value in outputs.items():
+        for item in value.get("items", [value]):
+            wrong = _damage(name, item)
+            if wrong:
+                return wrong
+    return None
+
+
+def _damage(name: str, value: Mapping[str, Any]) -> str | None:
+    if "uri" not in value:
+        return None
+    if not is_here(value["uri"]):
+        return f"{name} is not on this machine"
+    place = Path(value["path"])
+    expected = value.get("sha256")
+    if expected is None:
+        return None if value["type"] in NO_FILE else f"{name} has no recorded hash"
+    if not place.exists():
+        return f"{name} is gone"
+    try:
+        if place.is_dir() and (place / artifacts.SPEC).is_file():
+            spec = artifacts.read_spec(place)
+            whole = spec.sha256 == expected and all(
+                (place / file).is_file() and (place / file).stat().st_size == known["bytes"]
+                for file, known in spec.files.items()
+            )
+            if whole:
+                artifacts.verify(place)  # bytes, after the cheap look at the sizes
+        else:
+            whole = with_hash(value).get("sha256") == expected
+    except (BirdsongError, OSError):
+        whole = False
+    return None if whole else f"{name} was changed or damaged"
+
+
+# --- what lies outside --------------------------------------------------------------------------
+
+
+def outside(values: Mapping[str, Any]) -> str | None:
+    """What the places hold that inputs of a step name, cheaply; None where that cannot be told.
+
+    Only the inputs `source` and `weights` name places. A local folder is known by the names, sizes
+    and times of its files, a file by its size and time; generated songs by the code. A bucket may
+    hold other bytes under the same name and size, so a step that reads one always runs; if it
+    finds the same, the steps after it are reused all the same.
+    """
+    found = []
+    for name, plain in (("source", ("demo:",)), ("weights", ("imagenet", "none"))):
+        text = values.get(name)
+        if not isinstance(text, str) or not text or text.startswith(plain):
+            continue
+        if name == "weights" and values.get("weights_sha256"):
+            continue
+        place = Path(text.removeprefix("file://")).expanduser()
+        if "://" in str(text).removeprefix("file://") or not place.exists():
+            return None
+        found.append(f"{name} {_stamp(place)}")
+    return "\n".join(found)
+
+
+def _stamp(place: Path) -> str:
+    total = hashlib.sha256()
+    if place.is_file():
+        state = place.stat()
+        return f"{state.st_size} {state.st_mtime_ns}"
+    seen: set[tuple[int, int]] = set()
+    for folder, folders, names in os.walk(place, followlinks=True):
+        state = Path(folder).stat()
+        if (state.st_dev, state.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        folders.sort()
+        for name in sorted(names):
+            file = Path(folder, name)
+            with contextlib.suppress(FileNotFoundError):  # a link to nothing
+                state = file.stat()
+                line = f"{file.relative_to(place)}\0{state.st_size}\0{state.st_mtime_ns}\0"
+                total.update(line.encode("utf-8", "surrogateescape"))
+    return total.hexdigest()
+
+
+def still_holds(component: str, values: Mapping[str, Any], outputs: Outputs) -> bool:
+    """Whether what a finished step did outside of its outputs is still so.
+
+    Only register does anything there. Its result is reused while the registry is a file and holds
+    the version with the same bundle; a refusal by comparison to the champion is asked for again.
+    """
+    if component != "register" or "registry" not in values:
+        return True
+    file = Path(str(values["registry"]).removeprefix("sqlite:///"))
+    if not str(values["registry"]).startswith("sqlite:///") or not file.is_file():
+        return False
+    try:
+        version = artifacts.read_json(Path(outputs["version"]["path"]) / "version.json")
+        if version["status"] != "registered" and values.get("gate") == "champion":
+            return False
+        # Not by MLflow, which takes seconds to import.
+        with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
+            rows = database.execute(
+                "SELECT t.key, t.value FROM model_version_tags t JOIN model_versions v "
+                "ON v.name = t.name AND v.version = t.version "
+                "WHERE v.name = ? AND v.version = ? AND v.current_stage <> 'Deleted_Internal'",
+                (version["name"], int(version["version"])),
+            ).fetchall()
+        tags = dict(rows)
+        place = Path(str(version["uri"]).removeprefix("file://"))
+        return (
+            tags.get("bundle_sha256") == version["bundle_sha256"]
+            and tags.get("status") == version["status"]
+            and place.is_dir()
+        )
+    except (BirdsongError, sqlite3.Error, OSError, KeyError, ValueError, TypeError):
+        return False
+
+
+# --- keys ---------------------------------------------------------------------------------------
+
+
+class Keys:
+    """Computes the keys of the steps of one pipeline."""
+
+    def __init__(self, ir: Ir, versions: Mapping[str, str]) -> None:
+        """Read the pipeline.
+
+        Args:
+            ir: The compiled pipeline.
+            versions: Of the installed packages.
+        """
+        self._ir, self._versions = ir, dict(versions)
+        self._never = set(_never_reused(ir))
+
+    def code(self, component: str) -> str:
+        """Fingerprint of the code of a component: of its image, or of its own source."""
+        container = self._container(component)
+        image = str(container.get("image", "")).rpartition("/")[2].partition(":")[0]
+        target = image.removeprefix("birdsong-python-")
+        if image.startswith("birdsong-python-") and target in image_code.STAGES:
+            return image_code.fingerprint(target)
+        command = container.get("command") or [""]
+        try:
+            return image_code.source_fingerprint(str(command[-1]))
+        except SyntaxError:
+            return ""
+
+    def key(self, component: str, inputs: Mapping[str, Mapping[str, Any]]) -> str | None:
+        """The key of a step; None where it must run.
+
+        Args:
+            component: Its name in the compiled pipeline.
+            inputs: As recorded, artifacts with their hashes.
+        """
+        code = self.code(component)
+        if component in self._never or not code:
+            return None
+        types = self._ir["components"][component].get("inputDefinitions", {}).get("parameters", {})
+        values, contents = {}, {}
+        for name, given in inputs.items():
+            if "value" in given:
+                values[name] = _typed(given["value"], types.get(name, {}).get("parameterType", ""))
+                continue
+            content = _content(given)
+            if content is None:
+                return None
+            contents[name] = content
+        place = outside(values)
+        if place is None:
+            return None
+        container = self._container(component)
+        document = {
+            "version": _VERSION,
+            "component": component,
+            "code": code,
+            "packages": self._versions,
+            "command": [*container.get("command", []), *container.get("args", [])],
+            "environment": container.get("env", []),
+            "values": values,
+            "contents": contents,
+            "outside": place,
+        }
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+    def _container(self, component: str) -> Mapping[str, Any]:
+        label = self._ir["components"][component].get("executorLabel")
+        executors = self._ir.get("deploymentSpec", {}).get("executors", {})
+        found: Mapping[str, Any] = executors.get(label, {}).get("container", {})
+        return found
+
+
+def _typed(value: Any, kind: str) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    return int(value) if kind == "NUMBER_INTEGER" else float(value)
+
+
+def _content(value: Mapping[str, Any]) -> Any:
+    if "items" in value:
+        items = [_content(item) for item in value["items"]]
+        return None if None in items else items
+    if value.get("sha256") is None and value["type"] not in NO_FILE:
+        return None
+    return [value["type"], value.get("sha256"), value["metadata"]]
+
+
+def _never_reused(ir: Ir) -> Iterator[str]:
+    """Components whose author switched reuse off, or that run whatever happened before."""
+    for component in (ir["root"], *ir.get("components", {}).values()):
+        for spec in component.get("dag", {}).get("tasks", {}).values():
+            caching = spec.get("cachingOptions", {}).get("enableCache", False)
+            strategy = spec.get("triggerPolicy", {}).get("strategy")
+            if not caching or strategy == "ALL_UPSTREAM_TASKS_COMPLETED":
+                yield spec["componentRef"]["name"]
+
+
+# --- looking up ---------------------------------------------------------------------------------
+
+
+class Earlier:
+    """The finished steps of all runs in a folder, by key."""
+
+    def __init__(self, runs: str | Path) -> None:
+        """Read the records.
+
+        Args:
+            runs: Folder of all runs.
+        """
+        self._steps: dict[str, list[Finished]] = {}
+        for run in record.list_runs(runs):
+            for name, entry in run.steps.items():
+                known = finished(run, name)
+                if known is not None and entry.key:
+                    self._steps.setdefault(entry.key, []).append(known)
+
+    def find(self, key: str | None, component: str, values: Mapping[str, Any]) -> Finished | None:
+        """A finished step with this key whose outputs are whole; the newest."""
+        tried: set[str] = set()
+        for known in self._steps.get(key or "", []):
+            if known.run in tried:
+                continue
+            tried.add(known.run)
+            name = component.removeprefix("comp-")
+            if damage(known.outputs) is None and still_holds(name, values, known.outputs):
+                return known
+        return None
+
+
+def plain_values(inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Name and value of the inputs that are no artifacts."""
+    return {name: given["value"] for name, given in inputs.items() if "value" in given}
+
+
+@contextlib.contextmanager
+def locked(runs: str | Path, *, exclusive: bool = False) -> Iterator[None]:
+    """Hold the lock of a runs folder, so that gc removes nothing that is being taken.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    place = Path(runs) / LOCK
+    try:
+        descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise StorageError(f"{place} cannot be opened ({error.strerror}).") from error
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def code_changed(keys: Keys, step: Step) -> bool:
+    """Whether a recorded step ran other code than it would now."""
+    return bool(step.code) and step.code != keys.code(step.component)
