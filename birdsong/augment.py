@@ -120,7 +120,10 @@ def draw_masks(
             in_freq = audio.freq_mask(tf.ones([1, bands]), widest_freq)
             return in_time[:, 0] > 0, in_freq[0] > 0
 
-        return tf.vectorized_map(one, tf.zeros([count]))
+        # One after another: side by side the draws would come in any order, with the same seed.
+        # (`tf.vectorized_map` does the same here: a slice's place depends on its drawn width.)
+        kept = (tf.TensorSpec([columns], tf.bool), tf.TensorSpec([bands], tf.bool))
+        return tf.map_fn(one, tf.zeros([count]), parallel_iterations=1, fn_output_signature=kept)
 
     tf.random.set_seed(seed)
     # Not `draw()`: each training traces its own, of which TensorFlow would warn.
