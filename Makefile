@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 COMPILE := $(BIN)/uv pip compile --quiet pyproject.toml --extra dev --generate-hashes \
 	--no-emit-index-url --python-version 3.11 --custom-compile-command "make lock"
 
-.PHONY: help demo test test-long lint lock bench clean
+.PHONY: help demo test test-long test-browser lint lock bench clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -22,10 +22,13 @@ demo: $(STAMP) ## Run the whole pipeline on generated songs, offline (minutes on
 	$(BIN)/python pipeline.py run --profile demo
 
 test: $(STAMP) ## The normal test suite (at most 12 minutes on 2 cores)
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow and not browser"
 
 test-long: $(STAMP) ## What takes longer
 	$(BIN)/pytest -m slow
+
+test-browser: $(STAMP) ## The page of runs in headless Chromium (about a minute; needs chromium)
+	$(BIN)/pytest -m browser
 
 lint: $(STAMP) ## Style, format, strict types, and whether the locked requirements are up to date
 	$(BIN)/ruff check .

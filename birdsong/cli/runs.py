@@ -38,3 +38,19 @@ def show(
         typer.echo(json.dumps(found.as_json(), indent=1))
     else:
         show_run(found)
+
+
+@app.command("export")
+def export(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Id of a run, the start of one, or latest.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT.html", help="The file to write.")],
+    runs: RunsFolder = Path("runs"),
+) -> None:
+    """Write the page of a run as one HTML file that opens from disk and can be mailed."""
+    from birdsong.runs import record
+    from birdsong.runs_page.export import export as write
+
+    written = write(runs, record.find(runs, run).id, target)
+    typer.echo(f"{written}, {written.stat().st_size / 1e6:.1f} MB")

@@ -76,7 +76,10 @@ class Store:
         """
         if Path(name).name != name or name in ("", ".", ".."):
             raise DataError(f"{name!r} is not the id of a run.")
-        return record.read(self.folder / name)
+        try:
+            return record.read(self.folder / name)
+        except AttributeError as error:  # JSON, but no object
+            raise DataError(f"{name}/{record.RECORD} cannot be read ({error}).") from error
 
     def relative(self, path: str | None) -> str | None:
         """A place of a record, relative to the runs folder; None where it is not within it."""

@@ -90,7 +90,7 @@ function runView(run) {
   else {
     replace(view, h("label", { class: "bar soft" }, "Artifacts ", h("select", { "data-key": "which", onchange: (event) => { which = event.target.value; drawn = ""; runView(run); } },
       [["all", "all"], ["taken", "passed on"], ["none", "none"]].map(([value, label]) => h("option", { value, selected: which === value }, label)))),
-    dagView(run, { which, selected, open }));
+    dagView(run, { which, selected, open, room: view.clientWidth }));
   }
   view.dataset.shown = `${tab} ${run.id}${tab === "lineage" ? ` ${run.state}` : ""}`;
   const panel = main.querySelector(".panel");

@@ -53,7 +53,7 @@ function curve(points) {
 
 const short = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 
-export function dagView(run, { which, selected, open }) {
+export function dagView(run, { which, selected, open, room }) {
   const plan = layout(run, which);
   const steps = new Map(run.steps.map((step) => [step.name, step]));
   const artifacts = new Map(run.graph.artifacts.map((one) => [`artifact:${one.step}:${one.name}`, one]));
@@ -90,9 +90,10 @@ export function dagView(run, { which, selected, open }) {
     return s("path", { class: `edge${related ? " related" : ""}`, d: curve(points), "marker-end": to.startsWith("step:") ? "url(#arrow)" : null });
   };
   // Never so small that the names cannot be read: then it scrolls.
+  const scale = Math.max(0.66, Math.min(1, room / plan.width));
   return h("div", { class: "dag", "data-scroll": "dag" },
-    s("svg", { viewBox: `0 0 ${plan.width} ${plan.height}`, width: plan.width, height: plan.height, role: "group", "aria-label": "Graph of the run" },
-      s("defs", {}, s("marker", { id: "arrow", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto" }, s("path", { d: "M0,0 L8,4 L0,8 z" }))),
+    s("svg", { viewBox: `0 0 ${plan.width} ${plan.height}`, width: plan.width * scale, height: plan.height * scale, role: "group", "aria-label": "Graph of the run" },
+      s("defs", {}, s("marker", { id: "arrow", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 9, markerHeight: 9, orient: "auto", markerUnits: "userSpaceOnUse" }, s("path", { d: "M0,0 L8,4 L0,8 z" }))),
       plan.edges.map(edge), plan.nodes.map(node)));
 }
 

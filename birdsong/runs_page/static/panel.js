@@ -61,10 +61,10 @@ function outputs(run, step, open) {
   if (!made.length) return [h("p", { class: "soft" }, "No artifacts yet.")];
   return made.map(([name, value]) => h("section", { class: "output" },
     h("h3", {}, h("button", { type: "button", class: "link", "data-key": `out ${name}`, onclick: () => open(`artifact:${step.name}:${name}`) }, name), h("span", { class: "soft" }, ` ${kindOf(value)}`)),
-    look(value)));
+    lookAt(value)));
 }
 
-function look(value) {
+function lookAt(value) {
   const curve = rocOf(value);
   if (curve.length) return chart("Receiver operating characteristic", [{ name: "recall", points: curve }], { x: "false positive rate", y: "recall" });
   if (value.type === "system.Metrics" || value.type === "system.ClassificationMetrics") return h("pre", {}, JSON.stringify(value.metadata, null, 1));
@@ -84,7 +84,7 @@ function artifactPanel(run, step, name, head, open) {
     h("div", { class: "panel-body", "data-scroll": "panel" },
       h("p", { class: "soft" }, kindOf(value), value.sha256 ? [" · sha256 ", h("code", { title: value.sha256 }, value.sha256.slice(0, 12))] : ""),
       h("code", { class: "path" }, value.file || value.uri),
-      look(value),
+      lookAt(value),
       extra.length && value.type !== "system.Metrics" ? [h("h3", {}, "Metadata"), h("pre", {}, JSON.stringify(Object.fromEntries(extra), null, 1))] : null,
       chain));
 }
