@@ -1,0 +1,269 @@
+"""The page of runs in a real browser, over real runs."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from made_runs import make_run
+
+from birdsong.runs.record import State, list_runs
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ROOT / "tests/unit/runs/small_pipelines.py"
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["Browser"]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine; on Debian: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    # Chromium's own sandbox needs rights that containers and root do not have.
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def address(runs: Path) -> Iterator[str]:
+    command = [sys.executable, str(ROOT / "pipeline.py"), "ui", "--port", "0", "--runs", str(runs)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        found = re.search(r"http\S+", server.stdout.readline())
+        try:
+            assert found is not None
+            yield found.group(0)
+        finally:
+            server.terminate()
+
+
+@pytest.fixture
+def page(browser: "Browser", address: str) -> Iterator["Page"]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on(
+        "console",
+        lambda message: problems.append(message.text) if message.type == "error" else None,
+    )
+    page.goto(address)
+    yield page
+    context.close()
+    # Refused connections are what a page sees whose server was just stopped.
+    assert [text for text in problems if "ERR_CONNECTION" not in text] == []
+
+
+def start(name: str, runs: Path, arguments: str = "{}") -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, str(SMALL), name, str(runs), arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
+
+
+def test_a_run_is_watched_from_its_start_to_its_end(page: "Page", runs: Path) -> None:
+    page.get_by_text("No runs in").wait_for()
+    with start("chain", runs) as child:
+        page.locator(".run .name").click()
+        page.locator(".node.step").first.wait_for()
+        assert page.locator(".node.step").count() == 3
+        page.locator('.node.step[data-state="RUNNING"]').first.wait_for()
+        for step in ("make", "read", "last"):
+            page.locator(f'[data-key="step:{step}"][data-state="SUCCEEDED"]').wait_for(
+                timeout=60_000
+            )
+        page.locator(".head .badge.SUCCEEDED").wait_for()
+        assert child.wait(60) == 0
+    page.locator('[data-key="step:make"]').focus()
+    page.keyboard.press("Enter")
+    panel = page.locator(".panel")
+    panel.get_by_role("heading", name="make").wait_for()
+    assert "number" in panel.get_by_role("region", name="Metrics").inner_text()
+    assert "song" in panel.get_by_role("region", name="Parameters").inner_text()
+    page.get_by_role("tab", name="Outputs").click()
+    frame = page.frame_locator("iframe.page")
+    frame.get_by_text("page").wait_for()
+    assert page.locator("iframe.page").get_attribute("sandbox") == "allow-scripts"
+    page.keyboard.press("Escape")
+    panel.wait_for(state="hidden")
+    page.wait_for_function("document.activeElement?.dataset.key === 'step:make'")
+    page.keyboard.press("ArrowDown")
+    key = page.evaluate("document.activeElement.dataset.key")
+    assert key.startswith("artifact:make:")
+
+
+def test_a_log_is_followed_while_its_step_works_and_searched(page: "Page", runs: Path) -> None:
+    run = make_run(runs, State.RUNNING)
+    page.locator(".run .name").click()
+    page.locator('[data-key="step:train"]').click()
+    page.get_by_role("tab", name="Log").click()
+    log = page.locator(".log")
+    page.get_by_text("über <b>bold</b>").wait_for()
+    with (run.folder / "logs/train.log").open("a") as file:
+        file.write("a wren is heard\n")
+    page.get_by_text("a wren is heard").wait_for()
+    page.get_by_label("Search the log").fill("WREN")
+    page.locator("mark", has_text="wren").wait_for()
+    assert "begins" not in log.inner_text()
+    assert page.locator(".log b").count() == 0
+
+
+def test_a_failed_step_is_found_from_the_list(page: "Page", runs: Path) -> None:
+    make_run(runs)
+    with start("chain", runs, '{"how": "birdsong"}') as child:
+        assert child.wait(60) == 1
+    page.locator(".run.FAILED").wait_for()
+    page.get_by_label("Search runs").fill("failed")
+    page.locator(".run.SUCCEEDED").wait_for(state="detached")
+    page.locator(".run.FAILED .name").click()
+    page.get_by_role("link", name="Open read").click()
+    page.locator(".panel .error", has_text="no birds").wait_for()
+    assert page.locator('[data-key="step:last"]').get_attribute("data-state") == "SKIPPED"
+
+
+def test_two_runs_are_compared_by_what_differs(page: "Page", runs: Path) -> None:
+    make_run(runs, epochs=3)
+    make_run(runs, epochs=5)
+    page.locator(".run").nth(1).wait_for()
+    for box in page.locator(".run input").all():
+        box.check()
+    page.get_by_role("button", name="Compare 2 runs").click()
+    table = page.get_by_role("region", name="Parameters that differ")
+    table.wait_for()
+    assert table.locator("tbody tr").count() == 1
+    assert "epochs" in table.inner_text()
+    assert "accuracy" in page.get_by_role("region", name="Metrics").inner_text()
+
+
+def test_a_run_is_cancelled_from_the_page(page: "Page", runs: Path, tmp_path: Path) -> None:
+    with start("waiting", runs, f'{{"folder": "{tmp_path}"}}') as child:
+        page.locator(".run .name").click()
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "started").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        page.locator('[data-key="cancel"]').click()
+        page.get_by_role("dialog").get_by_role("button", name="Cancel the run").click()
+        page.locator(".head .badge.CANCELLED").wait_for(timeout=60_000)
+        assert child.wait(60) == 130
+
+
+def test_a_plan_is_shown_before_anything_starts_and_nothing_starts_by_closing(
+    page: "Page", runs: Path
+) -> None:
+    from birdsong.runs_page import actions
+
+    if "from" not in actions.available():
+        pytest.skip("this birdsong has no `rerun`")
+    make_run(runs)
+    page.locator(".run .name").click()
+    page.locator('[data-key="step:train"]').click()
+    page.get_by_role("button", name="Rerun from here").click()
+    # A record made by hand has no pipeline that could run: the command's words are shown.
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("--from train").wait_for(timeout=60_000)
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="hidden")
+    assert len(list_runs(runs)) == 1
+
+
+def test_without_its_token_the_page_shows_no_buttons(
+    browser: "Browser", address: str, runs: Path
+) -> None:
+    make_run(runs, State.RUNNING)
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(address.split("#")[0])
+    page.locator(".run .name").click()
+    page.locator(".node.step").first.wait_for()
+    assert page.locator('[data-key="cancel"]').count() == 0
+    context.close()
+
+
+def test_markup_in_records_stays_text_and_pages_of_artifacts_cannot_reach_out(
+    browser: "Browser", address: str, runs: Path
+) -> None:
+    run = make_run(runs, source="<img src=x onerror=window.hurt=1>")
+    (run.folder / "artifacts/train/page").write_text(
+        "<!doctype html><p id=a></p><script>try { a.textContent = parent.document.title }"
+        " catch { a.textContent = 'kept out' }; fetch('/api/runs').catch(() => {"
+        " a.textContent += ', no network' })</script>"
+    )
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(address)
+    page.locator(".run .name").click()
+    page.locator('[data-key="artifact:train:page"]').click()
+    page.frame_locator("iframe.page").get_by_text("kept out, no network").wait_for()
+    assert "<img" in page.locator(".facts").inner_text()
+    assert page.evaluate("window.hurt ?? null") is None
+    context.close()
+
+
+def test_nothing_sticks_out_of_a_wide_or_narrow_window(page: "Page", runs: Path) -> None:
+    run = make_run(runs)
+    page.locator(".run").wait_for()
+    views = ["", "/timeline", "/settings", "/lineage", "/graph/step:train"]
+    for width in (400, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.evaluate("location.hash = '#/'")
+        page.locator(".run").wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        for view in views:
+            page.evaluate(f"location.hash = '#/run/{run.id}{view}'")
+            page.wait_for_timeout(200)
+            page.locator(".run-page .view > *").first.wait_for()
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_an_exported_run_opens_from_disk(browser: "Browser", runs: Path, tmp_path: Path) -> None:
+    from birdsong.runs_page.export import export
+
+    run = make_run(runs, failing="evaluate-threshold", note="</script><b>note</b>")
+    target = export(runs, run.id, tmp_path / "out.html")
+    context = browser.new_context()
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on(
+        "request",
+        lambda request: problems.append(request.url) if request.url.startswith("http") else None,
+    )
+    page.goto(target.as_uri())
+    page.locator('[data-key="step:train"]').click()
+    page.get_by_role("tab", name="Log").click()
+    page.get_by_text("train begins").wait_for()
+    page.get_by_role("tab", name="Outputs").click()
+    page.frame_locator("iframe.page").get_by_text("page of train").wait_for()
+    page.get_by_text("table.csv").click()
+    page.get_by_role("region", name="table.csv").wait_for()
+    assert page.locator("button", has_text="Rerun").count() == 0
+    context.close()
+    assert problems == []
+    assert [place for place in asked if place.startswith("http")] == []
