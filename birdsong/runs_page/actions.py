@@ -52,7 +52,8 @@ def command(action: str, run: str, step: str | None, runs: Path) -> list[str]:
         raise ConfigError(f"There is no button {action!r}.")
     if not step:
         raise ConfigError(f"To rerun {action}, a step is needed.")
-    return [*start, "rerun", run, f"--{action}", step, "--runs", str(runs)]
+    # The page has shown the plan and asked already.
+    return [*start, "rerun", run, f"--{action}", step, "--runs", str(runs), "--yes"]
 
 
 def plan(line: list[str]) -> tuple[int, str]:

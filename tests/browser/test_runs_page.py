@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).resolve().parents[2]
+GATED = Path(__file__).with_name("gated_pipeline.py")
 SMALL = ROOT / "tests/unit/runs/small_pipelines.py"
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -88,19 +89,32 @@ def start(name: str, runs: Path, arguments: str = "{}") -> subprocess.Popen[byte
     )
 
 
-def test_a_run_is_watched_from_its_start_to_its_end(page: "Page", runs: Path) -> None:
+def test_a_run_is_watched_from_its_start_to_its_end(
+    page: "Page", runs: Path, tmp_path: Path
+) -> None:
     page.get_by_text("No runs in").wait_for()
-    with start("chain", runs) as child:
+    command = [sys.executable, str(GATED), str(runs), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) as child:
         page.locator(".run .name").click()
         page.locator(".node.step").first.wait_for()
         assert page.locator(".node.step").count() == 3
-        page.locator('.node.step[data-state="RUNNING"]').first.wait_for()
-        for step in ("make", "read", "last"):
-            page.locator(f'[data-key="step:{step}"][data-state="SUCCEEDED"]').wait_for(
-                timeout=60_000
-            )
-        page.locator(".head .badge.SUCCEEDED").wait_for()
+        held = page.locator('[data-key="step:hold"][data-state="RUNNING"]')
+        held.wait_for(timeout=60_000)
+        page.locator('[data-key="step:make"][data-state="SUCCEEDED"]').wait_for()
+        assert page.locator('[data-key="step:last"]').get_attribute("data-state") == "PENDING"
+        held.get_by_text("1/2").wait_for()
+        held.click()
+        page.get_by_role("tab", name="Log").click()
+        page.locator(".log", has_text="progress wait 1/2 things").wait_for()
+        (tmp_path / "go").touch()
+        page.locator(".log", has_text="a wren is heard").wait_for()
+        page.locator(".head .badge.SUCCEEDED").wait_for(timeout=60_000)
+        assert page.locator('.node.step[data-state="SUCCEEDED"]').count() == 3
         assert child.wait(60) == 0
+    page.get_by_role("tab", name="Details").click()
+    page.keyboard.press("Escape")
+    page.locator(".panel").wait_for(state="hidden")
     page.locator('[data-key="step:make"]').focus()
     page.keyboard.press("Enter")
     panel = page.locator(".panel")
@@ -109,7 +123,7 @@ def test_a_run_is_watched_from_its_start_to_its_end(page: "Page", runs: Path) ->
     assert "song" in panel.get_by_role("region", name="Parameters").inner_text()
     page.get_by_role("tab", name="Outputs").click()
     frame = page.frame_locator("iframe.page")
-    frame.get_by_text("page").wait_for()
+    frame.get_by_text("a page").wait_for()
     assert page.locator("iframe.page").get_attribute("sandbox") == "allow-scripts"
     page.keyboard.press("Escape")
     panel.wait_for(state="hidden")
@@ -177,10 +191,6 @@ def test_a_run_is_cancelled_from_the_page(page: "Page", runs: Path, tmp_path: Pa
 def test_a_plan_is_shown_before_anything_starts_and_nothing_starts_by_closing(
     page: "Page", runs: Path
 ) -> None:
-    from birdsong.runs_page import actions
-
-    if "from" not in actions.available():
-        pytest.skip("this birdsong has no `rerun`")
     make_run(runs)
     page.locator(".run .name").click()
     page.locator('[data-key="step:train"]').click()
@@ -191,6 +201,30 @@ def test_a_plan_is_shown_before_anything_starts_and_nothing_starts_by_closing(
     page.keyboard.press("Escape")
     dialog.wait_for(state="hidden")
     assert len(list_runs(runs)) == 1
+
+
+def test_a_step_is_rerun_from_the_page_to_its_end(page: "Page", runs: Path) -> None:
+    line = ["run", "--profile", "demo", "--source", "demo:?species=3&recordings=12&seed=0"]
+    command = [sys.executable, str(ROOT / "pipeline.py"), *line, "--runs", str(runs)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+        page.locator(".run .name").click(timeout=60_000)
+        page.locator('[data-key="step:split"][data-state="SUCCEEDED"]').wait_for(timeout=90_000)
+        page.locator('[data-key="cancel"]').click()
+        page.get_by_role("dialog").get_by_role("button", name="Cancel the run").click()
+        page.locator(".head .badge.CANCELLED").wait_for(timeout=60_000)
+        child.wait(60)
+    page.locator('[data-key="step:split"]').click()
+    page.get_by_role("button", name="Rerun only this").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("asked for").wait_for(timeout=60_000)
+    dialog.get_by_role("button", name="Start").click()
+    # The page goes to the new run as soon as there is one.
+    page.get_by_text("goes on from").wait_for(timeout=60_000)
+    page.locator(".head .badge.SUCCEEDED").wait_for(timeout=90_000)
+    page.locator('[data-key="step:split"][data-state="SUCCEEDED"]').wait_for()
+    first, second = sorted(list_runs(runs), key=lambda run: run.started)
+    assert second.parent == first.id
+    assert second.steps["split"].metrics == first.steps["split"].metrics
 
 
 def test_without_its_token_the_page_shows_no_buttons(
@@ -250,11 +284,9 @@ def test_an_exported_run_opens_from_disk(browser: "Browser", runs: Path, tmp_pat
     context = browser.new_context()
     page = context.new_page()
     problems: list[str] = []
+    asked: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on(
-        "request",
-        lambda request: problems.append(request.url) if request.url.startswith("http") else None,
-    )
+    page.on("request", lambda request: asked.append(request.url))
     page.goto(target.as_uri())
     page.locator('[data-key="step:train"]').click()
     page.get_by_role("tab", name="Log").click()

@@ -373,7 +373,7 @@ def test_a_command_that_fails_at_once_is_told_and_a_lasting_one_goes_on(runs: Pa
 def test_buttons_are_the_commands_that_people_type(runs: Path) -> None:
     line = actions.command("from", "R", "train", runs)
     assert line[1].endswith("pipeline.py")
-    assert line[2:] == ["rerun", "R", "--from", "train", "--runs", str(runs)]
+    assert line[2:] == ["rerun", "R", "--from", "train", "--runs", str(runs), "--yes"]
     assert actions.command("resume", "R", None, runs)[2:4] == ["resume", "R"]
     with pytest.raises(ConfigError, match="step"):
         actions.command("only", "R", None, runs)
