@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from birdsong.errors import BirdsongError, DataError
 from birdsong.progress import Update
 from birdsong.runs import code, graph, lint, processes, retries, reuse, seams
 from birdsong.runs.record import Recorder, Run, State, Step, now
@@ -163,7 +164,11 @@ class _Host:
         run = self.recorder.run
         inputs = {name: self._hashed(seams.to_record(v)) for name, v in call.inputs.items()}
         known = {"task": call.task, "component": call.component, "inputs": inputs}
-        taken = self._take(call, known)
+        try:
+            taken = self._take(call, known)
+        except BirdsongError as problem:
+            self._end(call.name, State.FAILED, started=now(), error=str(problem), **known)
+            return None
         if taken is not None:
             return taken
         key, ran = self.keys.key(call.component, inputs), self.keys.code(call.component)
@@ -210,9 +215,12 @@ class _Host:
                 if key is not None and self._earlier is not None:
                     values = reuse.plain_values(known["inputs"])
                     found = self._earlier.find(key, call.component, values)
-            if found is None:
-                return None
-            return self._stand_for(call.name, found, known)
+            elif lost := reuse.absent(found.outputs):
+                raise DataError(
+                    f"its output {lost}, which was to be reused, is gone since this run was "
+                    "planned. Start the command again; the step will then be executed."
+                )
+            return None if found is None else self._stand_for(call.name, found, known)
 
     def _stand_for(
         self, name: str, found: reuse.Finished, known: Mapping[str, Any]

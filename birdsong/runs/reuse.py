@@ -96,6 +96,15 @@ def _folder_sha256(folder: Path) -> str:
     return total.hexdigest()
 
 
+def absent(outputs: Outputs) -> str | None:
+    """Name of a recorded output that is not there, without a look into it."""
+    for name, value in outputs.items():
+        for item in value.get("items", [value]):
+            if "sha256" in item and not Path(item["path"]).exists():
+                return name
+    return None
+
+
 def damage(outputs: Outputs) -> str | None:
     """What is wrong with recorded outputs, as a clause; None where all are there and whole."""
     for name, value in outputs.items():
