@@ -32,6 +32,7 @@ LOCK = ".lock"
 """In the runs folder: shared while a run takes outputs of another, exclusive while gc looks."""
 
 _VERSION = 1  # of the key
+_WORKSPACE = "{{$.workspace_path}}"
 
 
 @dataclass(frozen=True)
@@ -287,7 +288,10 @@ class Keys:
             "contents": contents,
             "outside": place,
         }
-        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+        text = json.dumps(document, sort_keys=True)
+        if _WORKSPACE in text:
+            return None  # what other steps left there is no input that could be hashed
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def _container(self, component: str) -> Mapping[str, Any]:
         label = self._ir["components"][component].get("executorLabel")

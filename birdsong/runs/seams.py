@@ -9,6 +9,7 @@ their signatures refuses a kfp that has moved them.
 import contextlib
 import inspect
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,14 +161,19 @@ def installed(host: Host, run_folder: Path) -> Iterator[None]:
     instance = config.LocalExecutionConfig.instance
     for module, name, value in replacements:
         setattr(module, name, value)
+    # In the run's folder and not in the temporary one, where it would stay after a hard end.
+    workspace = run_folder / "workspace"
     try:
+        workspace.mkdir()
         local.init(
             local.SubprocessRunner(use_venv=False),
             pipeline_root=str(run_folder.parent),
+            workspace_root=str(workspace),
             raise_on_error=False,
         )
         yield
     finally:
+        shutil.rmtree(workspace, ignore_errors=True)
         for module, name, value in saved:
             setattr(module, name, value)
         config.LocalExecutionConfig.instance = instance

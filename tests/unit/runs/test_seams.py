@@ -53,6 +53,8 @@ def test_all_seams_are_put_back_also_after_an_error(tmp_path: Path) -> None:
         def sleep(self, seconds: float) -> None:
             """Never called."""
 
+    (tmp_path / "run").mkdir()
+
     def fail() -> None:
         with seams.installed(Host(), tmp_path / "run"):
             assert task_executor.execute_single_task is not before[0]
