@@ -4,10 +4,12 @@ import contextlib
 import datetime
 import importlib.util
 import os
+import re
 import secrets
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from birdsong.errors import ConfigError
@@ -36,24 +38,38 @@ def available() -> list[str]:
     return found
 
 
-def command(action: str, run: str, step: str | None, runs: Path) -> list[str]:
+def command(
+    action: str, run: Run, step: str | None, runs: Path, settings: Sequence[str] = ()
+) -> list[str]:
     """The command line of a button.
 
+    Args:
+        action: from, only or resume.
+        run: The run to go on from.
+        step: The step to rerun.
+        runs: The runs folder.
+        settings: Changed parameters, NAME=VALUE each; not for resume.
+
     Raises:
-        ConfigError: There is no such button, or it needs a step.
+        ConfigError: There is no such button, step or setting.
     """
     found = importlib.util.find_spec("pipeline")
     if found is None or found.origin is None:
         raise ConfigError("pipeline.py is not installed beside birdsong; start runs by hand.")
     start = [sys.executable, found.origin]
     if action == "resume":
-        return [*start, "resume", run, "--runs", str(runs)]
+        return [*start, "resume", run.folder.name, "--runs", str(runs)]
     if action not in ("from", "only"):
         raise ConfigError(f"There is no button {action!r}.")
-    if not step:
-        raise ConfigError(f"To rerun {action}, a step is needed.")
+    if step not in run.steps:
+        raise ConfigError(f"To rerun {action}, a step of {run.id} is needed, not {step!r}.")
+    line = [*start, "rerun", run.folder.name, f"--{action}", step]
+    for setting in settings:
+        if not re.fullmatch(r"[A-Za-z_]\w*=[^\x00]*", setting):
+            raise ConfigError(f"{setting!r} is not NAME=VALUE.")
+        line += ["--set", setting]
     # The page has shown the plan and asked already.
-    return [*start, "rerun", run, f"--{action}", step, "--runs", str(runs), "--yes"]
+    return [*line, "--runs", str(runs), "--yes"]
 
 
 def plan(line: list[str]) -> tuple[int, str]:

@@ -140,17 +140,23 @@ def create_app(
 
     @app.post("/api/plan")
     def plan(
-        run: str = Body(), action: str = Body(), step: str | None = Body(None)
+        run: str = Body(),
+        action: str = Body(),
+        step: str | None = Body(None),
+        settings: list[str] = Body([]),  # noqa: B008 - FastAPI's way
     ) -> dict[str, Any]:
-        line = actions.command(action, store.run(run).id, step, store.folder)
+        line = actions.command(action, store.run(run), step, store.folder, settings)
         code, text = actions.plan(line)
         return {"exit_code": code, "text": text, "command": " ".join(["pipeline.py", *line[2:]])}
 
     @app.post("/api/start")
     def start(
-        run: str = Body(), action: str = Body(), step: str | None = Body(None)
+        run: str = Body(),
+        action: str = Body(),
+        step: str | None = Body(None),
+        settings: list[str] = Body([]),  # noqa: B008 - FastAPI's way
     ) -> dict[str, Any]:
-        line = actions.command(action, store.run(run).id, step, store.folder)
+        line = actions.command(action, store.run(run), step, store.folder, settings)
         code, text = actions.start(line, store.folder)
         return {"exit_code": code, "text": text}
 

@@ -1,5 +1,6 @@
 """The page of runs in a real browser, over real runs."""
 
+import json
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from made_runs import make_run
 
-from birdsong.runs.record import State, list_runs
+from birdsong.runs.record import Run, State, list_runs
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -75,8 +76,9 @@ def page(browser: "Browser", address: str) -> Iterator["Page"]:
     page.goto(address)
     yield page
     context.close()
-    # Refused connections are what a page sees whose server was just stopped.
-    assert [text for text in problems if "ERR_CONNECTION" not in text] == []
+    # A stopped server, and a plan that is refused with words that the page shows.
+    expected = ("ERR_CONNECTION", "409 (Conflict)")
+    assert [text for text in problems if not any(part in text for part in expected)] == []
 
 
 def start(name: str, runs: Path, arguments: str = "{}") -> subprocess.Popen[bytes]:
@@ -173,7 +175,11 @@ def test_two_runs_are_compared_by_what_differs(page: "Page", runs: Path) -> None
     table.wait_for()
     assert table.locator("tbody tr").count() == 1
     assert "epochs" in table.inner_text()
-    assert "accuracy" in page.get_by_role("region", name="Metrics").inner_text()
+    for table in page.locator("main table").all():
+        heads = table.locator("thead a").all_inner_texts()
+        assert sorted(heads) == sorted(run.id for run in list_runs(runs))
+    metrics = page.get_by_role("region", name="Metrics")
+    assert "accuracy" in metrics.inner_text()
 
 
 def test_a_run_is_cancelled_from_the_page(page: "Page", runs: Path, tmp_path: Path) -> None:
@@ -197,7 +203,15 @@ def test_a_plan_is_shown_before_anything_starts_and_nothing_starts_by_closing(
     page.get_by_role("button", name="Rerun from here").click()
     # A record made by hand has no pipeline that could run: the command's words are shown.
     dialog = page.get_by_role("dialog")
-    dialog.get_by_text("--from train").wait_for(timeout=60_000)
+    dialog.get_by_text("--from train --runs").wait_for(timeout=60_000)
+    settings = dialog.get_by_label("Changed parameters")
+    settings.fill("epochs=4 not-a-name=1")
+    settings.press("Enter")
+    dialog.get_by_text("not NAME=VALUE").wait_for(timeout=60_000)
+    assert dialog.get_by_role("button", name="Start").is_disabled()
+    settings.fill("epochs=4")
+    settings.press("Enter")
+    dialog.get_by_text("--set epochs=4").wait_for(timeout=60_000)
     page.keyboard.press("Escape")
     dialog.wait_for(state="hidden")
     assert len(list_runs(runs)) == 1
@@ -260,9 +274,15 @@ def test_markup_in_records_stays_text_and_pages_of_artifacts_cannot_reach_out(
     context.close()
 
 
+def set_parent(run: Run, parent: str) -> None:
+    place = run.folder / "run.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"parent": parent}))
+
+
 def test_nothing_sticks_out_of_a_wide_or_narrow_window(page: "Page", runs: Path) -> None:
-    run = make_run(runs)
-    page.locator(".run").wait_for()
+    run = make_run(runs, failing="train", source="s3://a-bucket/with/a/long/prefix/" * 4)
+    set_parent(run, run.id)
+    page.locator(".run .parent a").wait_for()
     views = ["", "/timeline", "/settings", "/lineage", "/graph/step:train"]
     for width in (400, 1280):
         page.set_viewport_size({"width": width, "height": 800})

@@ -371,14 +371,21 @@ def test_a_command_that_fails_at_once_is_told_and_a_lasting_one_goes_on(runs: Pa
 
 
 def test_buttons_are_the_commands_that_people_type(runs: Path) -> None:
-    line = actions.command("from", "R", "train", runs)
+    run = make_run(runs)
+    line = actions.command("from", run, "train", runs, ["epochs=5", "source=a b"])
     assert line[1].endswith("pipeline.py")
-    assert line[2:] == ["rerun", "R", "--from", "train", "--runs", str(runs), "--yes"]
-    assert actions.command("resume", "R", None, runs)[2:4] == ["resume", "R"]
-    with pytest.raises(ConfigError, match="step"):
-        actions.command("only", "R", None, runs)
+    changed = ["--set", "epochs=5", "--set", "source=a b"]
+    place = ["--runs", str(runs), "--yes"]
+    assert line[2:] == ["rerun", run.id, "--from", "train", *changed, *place]
+    assert actions.command("resume", run, None, runs)[2:4] == ["resume", run.id]
+    for step in (None, "", "nothing", "--yes"):
+        with pytest.raises(ConfigError, match="step"):
+            actions.command("only", run, step, runs)
+    for setting in ("epochs", "=5", "--runs=/", "a b=5", ""):
+        with pytest.raises(ConfigError, match="NAME=VALUE"):
+            actions.command("only", run, "train", runs, [setting])
     with pytest.raises(ConfigError, match="button"):
-        actions.command("--evil", "R", "train", runs)
+        actions.command("--evil", run, "train", runs)
 
 
 def test_a_moved_runs_folder_still_shows_its_files(runs: Path, tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ import { badge, duration, h, number, plain, secondsOf, table, when } from "./dom
 import { chart, rocOf } from "./preview.js";
 
 export async function compareView(place, ids) {
-  const runs = await Promise.all(ids.map(oneRun));
-  const heads = ["", ...runs.map((run) => h("a", { href: `#/run/${encodeURIComponent(run.id)}` }, run.id))];
+  const runs = await Promise.all([...ids].sort().map(oneRun)); // the oldest stands first, and differences are to it
+  const heads = () => ["", ...runs.map((run) => h("a", { href: `#/run/${encodeURIComponent(run.id)}` }, run.id))];
   const rowsOf = (names, value, same) => names.map((name) => {
     const values = runs.map((run) => value(run, name));
     const differs = values.some((one) => JSON.stringify(one) !== JSON.stringify(values[0]));
@@ -29,17 +29,25 @@ export async function compareView(place, ids) {
   const columns = runs.map((_, index) => index + 1);
   const curves = h("div", { class: "charts" });
   place.replaceChildren(h("div", { class: "bar" }, h("h1", {}, `Compare ${runs.length} runs`)),
-    table(heads, [
+    table(heads(), [
       ["State", ...runs.map((run) => badge(run.state))], ["Started", ...runs.map((run) => when(run.started))],
       ["Took", ...runs.map((run) => duration(secondsOf(run)))], ["Goes on from", ...runs.map((run) => run.parent || "–")],
       ["Code", ...runs.map((run) => h("code", {}, (run.fingerprint || "–").slice(0, 12)))]], { label: "Runs" }),
-    h("h2", {}, "Parameters that differ"), differing.length ? table(heads, differing, { label: "Parameters that differ" }) : h("p", { class: "soft" }, "None."),
-    versions.length ? [h("h2", {}, "Versions that differ"), table(heads, versions, { label: "Versions that differ" })] : "",
-    h("h2", {}, "Metrics"), metricRows.length ? table(heads, metricRows, { numbers: columns, label: "Metrics" }) : h("p", { class: "soft" }, "None yet."),
+    h("h2", {}, "Parameters that differ"), differing.length ? table(heads(), differing, { label: "Parameters that differ" }) : h("p", { class: "soft" }, "None."),
+    versions.length ? [h("h2", {}, "Versions that differ"), table(heads(), versions, { label: "Versions that differ" })] : "",
+    h("h2", {}, "Metrics"), metricRows.length ? metricTable(heads(), metricRows, columns) : h("p", { class: "soft" }, "None yet."),
     curves,
     h("h2", {}, "Seconds of the steps"),
-    table(heads, names.map((name) => [name, ...runs.map((run) => { const step = stepOf(run, name); return step ? [badge(step.state), " ", duration(secondsOf(step))] : "–"; })]), { label: "Seconds of the steps" }));
+    table(heads(), names.map((name) => [name, ...runs.map((run) => { const step = stepOf(run, name); return step ? [badge(step.state), " ", duration(secondsOf(step))] : "–"; })]), { label: "Seconds of the steps" }));
   draw(curves, runs, names);
+}
+
+function metricTable(heads, rows, columns) {
+  const differ = rows.some((row) => row.className);
+  const only = h("input", { type: "checkbox", checked: differ, disabled: !differ, onchange: () => place.classList.toggle("only", only.checked) });
+  const place = h("div", { class: differ ? "only" : "" }, h("label", { class: "soft" }, only, ` only the ${rows.filter((row) => row.className).length} that differ of ${rows.length}`),
+    table(heads, rows, { numbers: columns, label: "Metrics" }));
+  return place;
 }
 
 async function draw(place, runs, names) {

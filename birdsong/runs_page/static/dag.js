@@ -64,7 +64,7 @@ export function dagView(run, { which, selected, open, room }) {
     const one = artifacts.get(key);
     const state = step ? step.state : made(one) ? "MADE" : "PENDING";
     const told = step && run.progress[step.name];
-    const time = step ? duration(secondsOf(step)) : "";
+    const time = step && state !== "REUSED" ? duration(secondsOf(step)) : "";
     const label = step ? `Step ${step.name}, ${state.toLowerCase()}${time ? `, ${time}` : ""}` : `Artifact ${one.name} of ${one.step}`;
     return s("g", {
       class: `node ${step ? "step" : "artifact"} ${state}${selected === key ? " selected" : ""}`, transform: `translate(${left},${top})`,
