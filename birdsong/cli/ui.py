@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from birdsong.cli.options import RunsFolder
+from birdsong.errors import ConfigError
 
 
 def ui(
@@ -28,6 +29,11 @@ def ui(
 
     The buttons work for the address that is printed, which holds a token; keep it to yourself.
     """
-    from birdsong.runs_page.server import serve
+    try:
+        from birdsong.runs_page.server import serve
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"The page needs {error.name}: install birdsong with its extra `serve`."
+        ) from error
 
     serve(runs, host, port, actions)

@@ -236,6 +236,8 @@ def test_a_step_is_rerun_from_the_page_to_its_end(page: "Page", runs: Path) -> N
     page.get_by_text("goes on from").wait_for(timeout=60_000)
     page.locator(".head .badge.SUCCEEDED").wait_for(timeout=90_000)
     page.locator('[data-key="step:split"][data-state="SUCCEEDED"]').wait_for()
+    page.get_by_role("link", name="compare").click()
+    page.get_by_role("heading", name="Compare 2 runs").wait_for()
     first, second = sorted(list_runs(runs), key=lambda run: run.started)
     assert second.parent == first.id
     assert second.steps["split"].metrics == first.steps["split"].metrics

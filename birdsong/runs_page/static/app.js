@@ -116,7 +116,7 @@ function head(run, tab) {
       stopped && can("resume") ? h("button", { type: "button", "data-key": "resume", onclick: () => askFor(run, "resume") }, "Resume") : null),
     h("p", { class: "soft facts" }, [when(run.started), duration(secondsOf(run)), run.source || run.pipeline, `${run.done_count} of ${run.step_count} steps`,
       run.metrics.accuracy === undefined ? null : `accuracy ${withInterval(run.metrics, "accuracy")}`].filter(Boolean).map((text) => h("span", {}, text)),
-    run.parent ? h("span", {}, "goes on from ", h("a", { href: to("run", run.parent), "data-key": "parent" }, run.parent)) : null,
+    run.parent ? h("span", {}, "goes on from ", h("a", { href: to("run", run.parent), "data-key": "parent" }, run.parent), isExport ? null : [" · ", h("a", { href: `#/compare/${[run.parent, run.id].map(encodeURIComponent).join(",")}`, "data-key": "beside" }, "compare")]) : null,
     run.note ? h("span", {}, run.note) : null),
     run.error ? h("p", { class: "error", role: "alert" }, run.error.split("\n")[0], failed.length ? [" ", h("a", { href: to("run", run.id, tab, `step:${failed[0].name}`), "data-key": "failed" }, `Open ${failed[0].name}`)] : "") : "",
     h("nav", { class: "tabs", "aria-label": "Views of the run" }, tabs.map(([name, label]) => h("a", { href: to("run", run.id, name, ...(place[3] && name !== "settings" ? [place[3]] : [])), "data-key": `view ${name}`, "aria-current": tab === name ? "page" : null }, label))),
