@@ -86,6 +86,10 @@ class Live:
         if step.state == State.RUNNING and self._task is None:
             self._started = time.monotonic()
             self._task = self._bar.add_task(step.name, total=None, what="")
+        elif step.state == State.RUNNING and step.error and step.tries:
+            text = step.error.splitlines()[0]
+            wait = duration(step.tries[-1]["delay_seconds"])
+            self._console.print(escape(f"  {step.name}: {text} Trying again in {wait}."))
         elif step.state in FINISHED:
             if self._task is not None:
                 self._bar.remove_task(self._task)
@@ -110,6 +114,7 @@ def summary(run: Run, runs: Path) -> None:
     if run.state == State.CANCELLED:
         console.print(f"\n{_mark(console, run.state)} Cancelled{took}; nothing is left running.")
         console.print(f"  record   {escape(str(run.folder / 'run.json'))}")
+        _next(console, f"resume {run.id}", runs)
         return
     failed = next((step for step in run.steps.values() if step.state == State.FAILED), None)
     if run.state != State.SUCCEEDED:
@@ -120,13 +125,18 @@ def summary(run: Run, runs: Path) -> None:
             console.print(f"  {escape(line)}")
         if failed and failed.log:
             console.print(f"  log      {escape(failed.log)}")
+        _next(console, f"resume {run.id}", runs)
         return
     console.print(f"\n{_mark(console, run.state)} Done{took}.")
     for name, text in results(run):
         console.print(f"  {name:<9}{escape(text)}")
+    _next(console, f"runs show {run.id}", runs)
+
+
+def _next(console: Console, command: str, runs: Path) -> None:
     option = "" if runs == Path("runs") else f" --runs {runs}"
     console.print("Next:")
-    console.print(escape(f"  python pipeline.py runs show {run.id}{option}"))
+    console.print(escape(f"  python pipeline.py {command}{option}"))
 
 
 def results(run: Run) -> list[tuple[str, str]]:

@@ -75,8 +75,11 @@ def latest(runs: Path) -> Run | None:
     return record.find(runs, "latest") if any(runs.glob(f"*/{record.RECORD}")) else None
 
 
-def kill(child: Any, runs: Path, target: str, moment: float, before: str | None) -> str:
-    """Kill at a moment; returns the step at work, or when in the run it was."""
+def kill(child: Any, runs: Path, target: str, moment: float, before: str | None) -> tuple[str, str]:
+    """Kill at a moment; returns what was killed, and the step at work or when else it was.
+
+    Where no step is at work it is the engine that is killed.
+    """
     time.sleep(moment)
     run = latest(runs)
     if run is not None and run.id == before:
@@ -87,7 +90,9 @@ def kill(child: Any, runs: Path, target: str, moment: float, before: str | None)
     pids = []
     if target in ("step", "both") and at_work is not None and at_work.pid:
         pids.append(at_work.pid)
-    if target in ("engine", "both") or not pids:
+    if not pids:
+        target = "engine"
+    if target in ("engine", "both"):
         pids.append(child.pid)
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):  # it had just ended
@@ -95,10 +100,10 @@ def kill(child: Any, runs: Path, target: str, moment: float, before: str | None)
     child.join(60)
     assert not child.is_alive()
     if at_work is not None:
-        return at_work.name
+        return target, at_work.name
     if run is None or all(step.state == State.PENDING for step in run.steps.values()):
-        return "(start)"
-    return "(end)" if run.state != State.RUNNING else "(between)"
+        return target, "(start)"
+    return target, "(end)" if run.state != State.RUNNING else "(between)"
 
 
 def of_runs(runs: Path) -> list[int]:
@@ -145,8 +150,7 @@ def scenario(
         before = latest(runs)
         target, moment = draw.choice(TARGETS), draw.uniform(0, seconds)
         child = in_process(work)
-        during = kill(child, runs, target, moment, before.id if before else None)
-        rows.append((target, during))
+        rows.append(kill(child, runs, target, moment, before.id if before else None))
         table.kills[rows[-1]] += 1
         check_nothing_is_left(runs, scratch)
         check_records(runs)
