@@ -15,3 +15,7 @@ class DataError(BirdsongError, ValueError):
 
 class StorageError(BirdsongError, OSError):
     """A place cannot be read or written: absent, no permission, no credentials, no network."""
+
+
+class UnreachableError(StorageError):
+    """A place does not answer now; the same request may succeed a moment later."""

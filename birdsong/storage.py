@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from birdsong.artifacts import file_sha256, write_aside
-from birdsong.errors import BirdsongError, ConfigError, DataError, StorageError
+from birdsong.errors import BirdsongError, ConfigError, DataError, StorageError, UnreachableError
 
 T = TypeVar("T")
 
@@ -450,7 +450,7 @@ def _explained(uri: str, error: Exception) -> BirdsongError:
     if status == 416:
         return DataError(f"{uri} is shorter than expected; it changed or is damaged.")
     if _passes(error):
-        return StorageError(
+        return UnreachableError(
             f"{uri} cannot be reached: {error}. Check the network and the endpoint, and run again."
         )
     return StorageError(f"{uri} cannot be read: {kind}: {error}.")

@@ -1,7 +1,7 @@
 """Which failures of a step are worth another attempt, how often, and how long between them.
 
-A place that cannot be reached now may be reached in a moment, so an error of storage or of the
-network is tried again. A wrong setting or bad data fails the same way again. A killed process (most
+A place that does not answer now may answer in a moment, so that is tried again. A wrong setting,
+bad data, missing credentials or a bucket that is not there fail the same way again. A killed process (most
 often for memory) is not tried again either: it would fill the memory a second time, and `resume`
 goes on from there when there is room.
 """
@@ -13,7 +13,7 @@ DELAYS = (2.0, 10.0)
 """Seconds before the second and the third attempt; there is no fourth."""
 
 _MENDABLE = {
-    "birdsong.errors.StorageError",
+    "birdsong.errors.UnreachableError",
     "ConnectionError",
     "ConnectionResetError",
     "ConnectionRefusedError",

@@ -31,19 +31,20 @@ def traceback(*ends: str) -> str:
 @pytest.mark.parametrize(
     ("text", "mendable"),
     [
-        (traceback("birdsong.errors.StorageError: no answer\nTry again."), True),
+        (traceback("birdsong.errors.UnreachableError: no answer\nTry again."), True),
+        (traceback("birdsong.errors.StorageError: no credentials"), False),
         (traceback("ConnectionResetError: [Errno 104] reset"), True),
         (traceback("TimeoutError"), True),
         (traceback("botocore.exceptions.EndpointConnectionError: x"), True),
         (traceback("requests.exceptions.ConnectionError: x"), True),
-        (traceback("OSError: inner", "birdsong.errors.StorageError: outer"), True),
+        (traceback("OSError: inner", "birdsong.errors.UnreachableError: outer"), True),
         (traceback("ConnectionResetError: inner", "birdsong.errors.DataError: outer"), False),
         (traceback("birdsong.errors.ConfigError: x"), False),
         (traceback("birdsong.errors.DataError: StorageError: x"), False),
         (traceback("OSError: [Errno 28] No space left on device"), False),
         (traceback("MemoryError"), False),
         (traceback("KeyError: 'StorageError'"), False),
-        ("birdsong.errors.StorageError: printed, not raised\n", False),
+        ("birdsong.errors.UnreachableError: printed, not raised\n", False),
         ("", False),
     ],
 )
@@ -54,7 +55,7 @@ def test_only_errors_of_reaching_a_place_are_tried_again(
 
 
 def test_there_are_at_most_two_more_attempts_with_longer_delays(tmp_path: Path) -> None:
-    place = log(tmp_path, traceback("birdsong.errors.StorageError: x"))
+    place = log(tmp_path, traceback("birdsong.errors.UnreachableError: x"))
     delays = [retries.delay(attempt, 1, place, 0) for attempt in (1, 2, 3)]
     assert delays[2] is None
     assert delays[0] is not None
@@ -64,12 +65,12 @@ def test_there_are_at_most_two_more_attempts_with_longer_delays(tmp_path: Path) 
 
 @pytest.mark.parametrize("code", [-signal.SIGKILL, -signal.SIGSEGV, 0, None])
 def test_a_killed_process_is_not_tried_again(tmp_path: Path, code: int | None) -> None:
-    place = log(tmp_path, traceback("birdsong.errors.StorageError: x"))
+    place = log(tmp_path, traceback("birdsong.errors.UnreachableError: x"))
     assert retries.delay(1, code, place, 0) is None
 
 
 def test_only_the_last_attempt_of_a_log_counts(tmp_path: Path) -> None:
-    old = traceback("birdsong.errors.StorageError: x")
+    old = traceback("birdsong.errors.UnreachableError: x")
     place = log(tmp_path, old + traceback("birdsong.errors.DataError: y"))
     assert retries.delay(2, 1, place, len(old)) is None
     assert retries.delay(2, 1, log(tmp_path, old + "nothing"), len(old)) is None
