@@ -56,6 +56,7 @@ def birdsong(
     pos_weight: float = 1.0,
     class_balance: float = 0.0,
     target_fpr: float = 0.01,
+    confidence: float = 0.95,
     min_positives: int = 5,
     golden: int = 8,
     model_name: str = "birdsong",
@@ -96,6 +97,7 @@ def birdsong(
         pos_weight: Weight of positives in the loss.
         class_balance: 0 for every recording equally often, 1 for every species equally often.
         target_fpr: Share of windows without a species that may still score above its threshold.
+        confidence: How sure a species' own threshold keeps that rate, 0 to 1; 0: on average only.
         min_positives: Fewest positive calibration windows for a threshold of its own.
         golden: Recordings that travel with the model as a check of what is served.
         model_name: Name in the registry.
@@ -161,6 +163,7 @@ def birdsong(
         calibration=features.outputs["calibration"],
         test=features.outputs["test"],
         target_fpr=target_fpr,
+        confidence=confidence,
         min_positives=min_positives,
         golden=golden,
         evaluate_seed=seed,

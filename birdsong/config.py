@@ -225,6 +225,12 @@ class EvaluateConfig(Settings):
         lt=1,
         description="Share of windows without a species that may still score above its threshold",
     )
+    confidence: float = Field(
+        default=0.95,
+        ge=0,
+        lt=1,
+        description="How sure a species' own threshold keeps that rate; 0: on average only",
+    )
     min_positives: int = Field(
         default=5,
         ge=1,

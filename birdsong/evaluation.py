@@ -59,7 +59,7 @@ def evaluate_threshold(
         thresholds_path: Where `thresholds.json` and `calibration.json` are written.
         evaluation_path: Where figures, scores and golden recordings are written.
         report_path: Where the HTML report is written.
-        config: Target rate, fewest positives, golden recordings, seed.
+        config: Target rate and its confidence, fewest positives, golden recordings, seed.
 
     Returns:
         The figures that the DAG shows.
@@ -77,11 +77,18 @@ def evaluate_threshold(
     tested = _score(scorer, plain, fresh)
     codes = list(scorer.codes)
 
-    chosen = thresholds.pick_thresholds(
-        calibrated.network, calibrated.labels, codes, config.target_fpr, config.min_positives
-    )
-    rival = thresholds.pick_thresholds(
-        calibrated.baseline, calibrated.labels, codes, config.target_fpr, config.min_positives
+    chosen, rival = (
+        thresholds.pick_thresholds(
+            scores,
+            calibrated.labels,
+            codes,
+            config.target_fpr,
+            config.min_positives,
+            config.confidence,
+            calibrated.groups,
+            config.seed,
+        )
+        for scores in (calibrated.network, calibrated.baseline)
     )
     temperature = calibration.fit_temperature(calibrated.network, calibrated.labels)
     with artifacts.create(

@@ -59,7 +59,8 @@ def markdown(
         "## Thresholds",
         "",
         f"Chosen on calibration windows so that at most {_percent(thresholds.get('target_fpr'))} "
-        f"of the windows without a species score above its threshold. {have} of {len(classes)} "
+        "of the windows without a species score above its threshold. "
+        f"{thresholds.get('note', '')} {have} of {len(classes)} "
         "species have one; the others are scored but never reported as heard. Probabilities are "
         f"calibrated by {calibration.get('method', 'temperature')} "
         f"({_number(calibration.get('temperature'))}).",

@@ -156,6 +156,7 @@ def write_report(path: str | Path, findings: Findings) -> None:
     parts += [
         pages.heading("Species by species"),
         pages.paragraph(findings.thresholds["note"]),
+        pages.paragraph(findings.thresholds["promise"]),
         _species(findings, names),
     ]
     if counts["test_recordings"]:
@@ -254,7 +255,9 @@ def _species(findings: Findings, names: Mapping[str, str]) -> Markup:
                 _cell(found["network_auc"], _decimal(found["network_auc"])),
                 _cell(found["baseline_auc"], _decimal(found["baseline_auc"])),
                 _cell(threshold, "–" if threshold is None else f"{threshold:.3g}"),
-                Markup('<span title="{}">{}</span>').format(chosen["reason"], chosen["how"]),
+                Markup("{}<small>{}</small>").format(
+                    chosen["how"], _promised(chosen, findings.thresholds)
+                ),
                 _share(found["false_positive_rate"]),
                 _share(found["recall"]),
             )
@@ -269,6 +272,15 @@ def _species(findings: Findings, names: Mapping[str, str]) -> Markup:
         "95 % interval."
     )
     return told + search + pages.table(heads, rows, (1, 2, 3, 4, 5, 6, 7, 9, 10), "species")
+
+
+def _promised(chosen: Mapping[str, Any], thresholds: Mapping[str, Any]) -> str:
+    """What a species' threshold promises, or the smallest rate that its groups allow."""
+    if chosen["how"] == "own":
+        return f"promises {percent(thresholds['target_fpr'], 1)}"
+    if chosen["smallest_rate"] > thresholds["target_fpr"]:
+        return f"cannot be promised; {percent(chosen['smallest_rate'], 1)} could"
+    return str(chosen["reason"])
 
 
 def _decimal(value: float | None) -> str:

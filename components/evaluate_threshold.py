@@ -26,6 +26,7 @@ def evaluate_threshold(
     curves: Output[ClassificationMetrics],
     metrics: Output[Metrics],
     target_fpr: float = 0.01,
+    confidence: float = 0.95,
     min_positives: int = 5,
     golden: int = 8,
     evaluate_seed: int = 0,
@@ -38,6 +39,8 @@ def evaluate_threshold(
         test: Windows that neither training nor thresholds saw.
         target_fpr: Share of windows without a species that may still score above its
             threshold, between 0 and 1.
+        confidence: How sure a species' own threshold keeps that rate, 0 to below 1; 0: on
+            average only, which needs fewer calibration recordings.
         min_positives: Fewest positive calibration windows for a threshold of its own.
         golden: Recordings that travel with the model as a check of what is served.
         evaluate_seed: Seed of the bootstrap.
@@ -61,7 +64,11 @@ def evaluate_threshold(
         evaluation.path,
         report.path,
         EvaluateConfig(
-            target_fpr=target_fpr, min_positives=min_positives, golden=golden, seed=evaluate_seed
+            target_fpr=target_fpr,
+            confidence=confidence,
+            min_positives=min_positives,
+            golden=golden,
+            seed=evaluate_seed,
         ),
     )
     for name, value in result.metrics.items():

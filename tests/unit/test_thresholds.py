@@ -4,14 +4,30 @@ import numpy as np
 import pytest
 
 from birdsong.errors import DataError
-from birdsong.thresholds import as_array, conformal_threshold, pick_thresholds
+from birdsong.thresholds import (
+    as_array,
+    conformal_threshold,
+    needed,
+    one_of_each,
+    pick_thresholds,
+    safe_threshold,
+    smallest_rate,
+    tolerance_rank,
+)
 
 
 def _pick(
-    scores: np.ndarray, labels: np.ndarray, target: float = 0.01, positives: int = 5
+    scores: np.ndarray,
+    labels: np.ndarray,
+    target: float = 0.01,
+    positives: int = 5,
+    confidence: float = 0.95,
+    groups: list[str] | None = None,
 ) -> dict[str, object]:
     codes = [f"s{column}" for column in range(scores.shape[1])]
-    found = pick_thresholds(scores.astype(np.float32), labels, codes, target, positives)
+    found = pick_thresholds(
+        scores.astype(np.float32), labels, codes, target, positives, confidence, groups
+    )
     json.dumps(found, allow_nan=False)
     return found
 
@@ -58,11 +74,15 @@ def test_species_below_the_needed_negatives_share_the_pooled_threshold_and_say_w
     rng = np.random.default_rng(1)
     labels = np.zeros((60, 6), np.int8)
     labels[np.arange(60), np.arange(60) % 6] = 1
-    found = _pick(rng.random((60, 6)), labels)
+    found = _pick(rng.random((60, 6)), labels, confidence=0)
     assert {entry["how"] for entry in found["species"].values()} == {"pooled"}
     entry = found["species"]["s0"]
     assert entry["threshold"] == found["pooled"]["threshold"]
-    assert entry["reason"] == "50 windows without it, a promise needs 99"
+    assert entry["reason"] == (
+        "1 % cannot be promised: 50 groups without it, a promise needs 99; the smallest rate that "
+        "they allow is 2 %"
+    )
+    assert found["cannot_be_promised"] == [f"s{column}" for column in range(6)]
     assert (entry["negatives"], entry["positives"]) == (50, 10)
     assert entry["smallest_rate"] == 1 / 51
     assert found["pooled"]["negatives"] == 300
@@ -72,7 +92,8 @@ def test_species_below_the_needed_negatives_share_the_pooled_threshold_and_say_w
 def test_too_few_positives_pool_even_with_enough_negatives() -> None:
     labels = np.zeros((200, 2), np.int8)
     labels[:100, 0], labels[:4, 1] = 1, 1
-    found = _pick(np.random.default_rng(0).random((200, 2)), labels)
+    found = _pick(np.random.default_rng(0).random((200, 2)), labels, confidence=0)
+    assert found["cannot_be_promised"] == []
     assert found["species"]["s0"]["how"] == "own"
     assert found["species"]["s1"]["how"] == "pooled"
     assert found["species"]["s1"]["reason"].startswith("4 windows with it")
@@ -84,7 +105,7 @@ def test_secondary_labels_are_neither_negatives_nor_positives() -> None:
     labels[100:150, 0] = -1
     scores = np.full((250, 2), 0.1)
     scores[100:150, 0] = 0.99
-    entry = _pick(scores, labels)["species"]["s0"]
+    entry = _pick(scores, labels, confidence=0)["species"]["s0"]
     assert (entry["negatives"], entry["positives"], entry["unknown"]) == (100, 100, 50)
     assert entry["threshold"] == pytest.approx(0.1)
 
@@ -102,9 +123,78 @@ def test_a_single_species_has_no_window_without_it_and_so_no_threshold() -> None
     assert found["species"]["s0"]["calibration_fpr"] is None
 
 
+def test_299_windows_promise_one_percent_at_95_percent_and_298_do_not() -> None:
+    negatives = np.linspace(0, 0.9, 299).astype(np.float32)
+    assert safe_threshold(negatives, 0.01, 0.95) == pytest.approx(0.9)
+    assert safe_threshold(negatives[:298], 0.01, 0.95) is None
+    assert needed(0.01, 0.95) == 299
+    assert needed(0.01, 0) == 99
+
+
+@pytest.mark.parametrize("confidence", [0, 0.5, 0.75, 0.9, 0.95, 0.99])
+@pytest.mark.parametrize("target", [0.001, 0.01, 0.05, 0.3, 0.5])
+def test_the_needed_number_is_the_fewest_that_give_a_threshold(
+    target: float, confidence: float
+) -> None:
+    count = needed(target, confidence)
+    negatives = np.arange(count, dtype=np.float32)
+    assert safe_threshold(negatives, target, confidence) is not None
+    assert safe_threshold(negatives[1:], target, confidence) is None
+    assert smallest_rate(count, confidence) <= target + 1e-12
+    assert smallest_rate(count - 1, confidence) > target
+
+
+def test_the_rank_is_the_largest_that_keeps_the_confidence() -> None:
+    from scipy.stats import binom
+
+    for count in (299, 472, 473, 1000, 5000):
+        rank = tolerance_rank(count, 0.01, 0.95)
+        # The rate is too high where fewer than `rank` of the windows lie above its quantile.
+        assert binom.cdf(rank - 1, count, 0.01) <= 0.05 < binom.cdf(rank, count, 0.01)
+
+
+def test_a_group_counts_once_however_many_windows_it_has() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.zeros((1200, 2), np.int8)
+    labels[:300, 0] = labels[-6:, 1] = 1
+    groups = [f"author {row // 4}" for row in range(1200)]
+    found = _pick(rng.random((1200, 2)), labels, groups=groups)
+    first, second = found["species"]["s0"], found["species"]["s1"]
+    # 900 windows of 225 groups; and 1,194 windows of 299, the last group's half among them.
+    assert (first["negatives"], first["groups"], first["how"]) == (900, 225, "pooled")
+    assert (second["negatives"], second["groups"], second["how"]) == (1194, 299, "own")
+    assert first["smallest_rate"] == pytest.approx(1 - 0.05 ** (1 / 225))
+    assert found["cannot_be_promised"] == ["s0"]
+    assert found["needed_groups"] == 299
+
+
+def test_each_window_of_a_group_is_as_likely_to_stand_for_it() -> None:
+    groups = np.repeat(["a", "b"], [4, 1])
+    wanted = np.array([True, True, False, True, True])
+    rng = np.random.default_rng(0)
+    taken = [one_of_each(groups, wanted, rng.permutation(5)) for _ in range(3000)]
+    times = np.bincount(np.concatenate(taken), minlength=5)
+    assert times[2] == 0
+    assert times[4] == 3000
+    assert times[[0, 1, 3]] == pytest.approx([1000] * 3, abs=110)
+
+
+def test_the_promise_is_told_as_what_it_is() -> None:
+    labels = np.zeros((400, 1), np.int8)
+    labels[:10] = 1
+    scores = np.random.default_rng(0).random((400, 1))
+    sure, average = _pick(scores, labels), _pick(scores, labels, confidence=0)
+    assert sure["promise"].startswith("With 95 % confidence for each species")
+    assert average["promise"].startswith("On average")
+    assert "with 95 % confidence" in sure["note"]
+    assert sure["species"]["s0"]["threshold"] > average["species"]["s0"]["threshold"]
+
+
 def test_shapes_that_do_not_fit_are_an_error() -> None:
     with pytest.raises(DataError, match=r"\(windows, species\)"):
         pick_thresholds(np.zeros((3, 2), np.float32), np.zeros((3, 2), np.int8), ["a"], 0.01, 5)
+    with pytest.raises(DataError, match="2 groups for 3 windows"):
+        _pick(np.zeros((3, 2)), np.zeros((3, 2), np.int8), groups=["a", "b"])
 
 
 def test_each_species_keeps_its_rate_where_one_global_threshold_breaks_it() -> None:
