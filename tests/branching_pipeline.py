@@ -80,18 +80,18 @@ def join(
     from pathlib import Path
 
     from birdsong import artifacts
-    from birdsong.errors import DataError, StorageError
+    from birdsong.errors import DataError, UnreachableError
 
     time.sleep(pause)
     if how == "fail":
         raise DataError("The branches do not fit.")
     if how == "unreachable":
-        raise StorageError("The bucket does not answer.")
+        raise UnreachableError("The bucket does not answer.")
     if how.startswith("once:"):
         mark = Path(how.removeprefix("once:"))
         if not mark.exists():
             mark.touch()
-            raise StorageError("The bucket does not answer.")
+            raise UnreachableError("The bucket does not answer.")
     if how == "fat":
         held = bytearray(300_000_000)
         held[::4096] = b"x" * len(held[::4096])

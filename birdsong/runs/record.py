@@ -257,7 +257,7 @@ def read(folder: str | Path) -> Run:
         raise
     except FileNotFoundError:
         raise DataError(f"{place} is not a run: it has no {RECORD}.") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{place / RECORD} cannot be read ({error}).") from error
     if run.state == State.RUNNING and not _engine_lives(run):
         run.state = State.DIED

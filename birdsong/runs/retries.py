@@ -1,8 +1,8 @@
 """Which failures of a step are worth another attempt, how often, and how long between them.
 
 A place that does not answer now may answer in a moment, so that is tried again. A wrong setting,
-bad data, missing credentials or a bucket that is not there fail the same way again. A killed process (most
-often for memory) is not tried again either: it would fill the memory a second time, and `resume`
+bad data, missing credentials or a bucket that is not there fail the same way again. Nor is a killed
+process (most often for memory) tried again: it would fill the memory a second time, and `resume`
 goes on from there when there is room.
 """
 

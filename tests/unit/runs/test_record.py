@@ -38,7 +38,9 @@ def test_fields_of_a_later_version_do_not_hinder_reading(tmp_path: Path) -> None
     assert record.read(recorder.run.folder) == recorder.run
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 1}', '{"schema_version": 9}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"schema_version": 1}', '{"schema_version": 9}']
+)
 def test_a_broken_record_is_one_clear_error_and_does_not_hide_the_others(
     tmp_path: Path, text: str
 ) -> None:
