@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from birdsong import artifacts, augment, baseline, history, progress, weak_labels
+from birdsong.checkpoints import Checkpoints, folder_beside, key
 from birdsong.config import FRONT_ENDS, FeatureConfig, Hyperparameters, TrainConfig
 from birdsong.errors import ConfigError, DataError
 from birdsong.features import FeatureSet
@@ -39,7 +40,7 @@ class Epoch:
 
 @dataclass
 class Fit:
-    """A finished training: the network carries the weights of the best epoch."""
+    """A training so far; a finished one's network carries the weights of the best epoch."""
 
     network: Any
     started_from: str
@@ -47,6 +48,49 @@ class Fit:
     best_epoch: int = 0
     accuracy: float | None = None
     stopped_early: bool = False
+    best_weights: list[NDArray[Any]] = field(default_factory=list, repr=False)
+    lowest_loss: float | None = None
+    last_rise: int = 0
+    checkpoints: Checkpoints | None = None
+
+    def take(self, epoch: Epoch, patience: int) -> None:
+        """Add an epoch, keep its weights if it is the best, and see whether to stop."""
+        self.epochs.append(epoch)
+        figure, loss = epoch.validation_accuracy, epoch.validation_loss
+        if figure is None or loss is None:
+            self.best_epoch = self.last_rise = epoch.epoch
+        else:
+            rise = round(figure, 2) - (-1 if self.accuracy is None else round(self.accuracy, 2))
+            if rise > 0:
+                self.last_rise = epoch.epoch
+            lower = self.lowest_loss is None or loss < self.lowest_loss
+            if rise > 0 or (rise == 0 and lower):
+                self.best_epoch, self.accuracy, self.lowest_loss = epoch.epoch, figure, loss
+                self.best_weights = self.network.get_weights()
+        self.stopped_early = bool(patience) and epoch.epoch - self.last_rise >= patience
+
+    def keep(self, variables: list[Any]) -> None:
+        """Write a checkpoint, where there is a place for them."""
+        if self.checkpoints:
+            names = ("best_epoch", "accuracy", "stopped_early", "lowest_loss", "last_rise")
+            state = {name: getattr(self, name) for name in names}
+            state["epochs"] = [epoch.__dict__ for epoch in self.epochs]
+            values = [variable.numpy() for variable in variables]
+            self.checkpoints.save(len(self.epochs), state, [values, self.best_weights])
+
+    def resume(self, variables: list[Any], label: str) -> None:
+        """Go on from the newest checkpoint, where there is one."""
+        found = self.checkpoints.load(2) if self.checkpoints else None
+        if found is None:
+            return
+        state, (values, self.best_weights) = found
+        self.epochs = [Epoch(**epoch) for epoch in state.pop("epochs")]
+        number = state.pop("epoch")
+        for name, value in state.items():
+            setattr(self, name, value)
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        print(f"{label}: resumed after epoch {number}.", flush=True)
 
 
 class Trainer:
@@ -99,6 +143,8 @@ class Trainer:
             hyperparameters.freq_mask,
             config.seed,
         )
+        # Also batch-norm's averages, dropout's seed, Adam's moments and the number of steps.
+        self.variables = [*self.network.variables, *self.optimizer.variables]
         self.step = tf.function(self._step, reduce_retracing=True)
         self.score = tf.function(self._score, reduce_retracing=True)
 
@@ -156,6 +202,7 @@ def fit(
     config: TrainConfig,
     label: str = "train",
     after_epoch: Callable[[Epoch], None] | None = None,
+    checkpoints: Path | None = None,
 ) -> Fit:
     """Train on the train part and keep the weights of the best epoch on the validation part.
 
@@ -170,7 +217,10 @@ def fit(
         hyperparameters: Learning rate, augmentation and dropout.
         config: Settings of the training.
         label: Word before the lines of progress.
-        after_epoch: Called with each epoch; may raise to stop.
+        after_epoch: Called with each epoch that runs here; may raise to stop.
+        checkpoints: Folder for the state after each epoch, for any number of trainings; one that
+            was ended there goes on after its last epoch, with the same weights in the end as if
+            it had not been. The caller removes `Fit.checkpoints`. None for no checkpoints.
 
     Raises:
         DataError: A species has no training window, or the loss is not finite.
@@ -193,30 +243,21 @@ def fit(
         f"epoch, {len(validation)} windows for validation. {trainer.started_from}",
         flush=True,
     )
-    progress.tell(label, 0, config.epochs, "epochs")
-    best_weights, lowest_loss, last_rise = None, np.inf, 0
-    for number in range(1, config.epochs + 1):
-        epoch = _run_epoch(trainer, windows, validation, number, steps)
-        result.epochs.append(epoch)
-        figure, loss = epoch.validation_accuracy, epoch.validation_loss
-        if figure is None or loss is None:
-            result.best_epoch = last_rise = number
-        else:
-            rise = round(figure, 2) - (-1 if result.accuracy is None else round(result.accuracy, 2))
-            if rise > 0:
-                last_rise = number
-            if rise > 0 or (rise == 0 and loss < lowest_loss):
-                result.best_epoch, result.accuracy, lowest_loss = number, figure, loss
-                best_weights = trainer.network.get_weights()
+    if checkpoints:
+        name = key(features.path, (config, hyperparameters), trainer.variables)
+        result.checkpoints = Checkpoints(checkpoints / name)
+        result.resume(trainer.variables, label)
+    progress.tell(label, len(result.epochs), config.epochs, "epochs")
+    while len(result.epochs) < config.epochs and not result.stopped_early:
+        epoch = _run_epoch(trainer, windows, validation, len(result.epochs) + 1, steps)
+        result.take(epoch, config.patience)
+        result.keep(trainer.variables)
         _tell(label, epoch, config.epochs, result)
         if after_epoch:
             after_epoch(epoch)
-        if config.patience and number - last_rise >= config.patience:
-            result.stopped_early = True
-            break
     progress.tell(label, config.epochs, config.epochs, "epochs")
-    if best_weights is not None:
-        trainer.network.set_weights(best_weights)
+    if result.best_weights:
+        trainer.network.set_weights(result.best_weights)
     return result
 
 
@@ -277,6 +318,9 @@ def train(
 ) -> dict[str, float]:
     """Train the network and the baseline, and write the model artifact and its curves.
 
+    Until the artifact stands, checkpoints are kept where `checkpoints.folder_beside` says: after a
+    kill, the same training goes on with its next epoch.
+
     Args:
         development_path: Features of train and validation.
         hyperparameters_path: Artifact of tune.
@@ -299,7 +343,7 @@ def train(
     hyperparameters = Hyperparameters(
         **artifacts.read_json(Path(hyperparameters_path) / "hyperparameters.json")
     )
-    fitted = fit(features, hyperparameters, config)
+    fitted = fit(features, hyperparameters, config, checkpoints=folder_beside(model_path))
     plain = baseline.fit(features, features.select("train"))
     front_end = FRONT_ENDS[config.front_end]
     summary = {"best_epoch": float(fitted.best_epoch), "epochs": float(len(fitted.epochs))}
@@ -330,6 +374,8 @@ def train(
         plain.save(folder.path)
     summary["seconds"] = time.monotonic() - started
     history.write_training(history_path, fitted.epochs, record, config, hyperparameters)
+    if fitted.checkpoints:
+        fitted.checkpoints.remove()
     return summary
 
 

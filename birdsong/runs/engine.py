@@ -284,7 +284,13 @@ class _Host:
         step = self.recorder.run.steps[name]
         child = StepProcess(
             command,
-            {**environment, "BIRDSONG_RUN": self.recorder.run.id, "BIRDSONG_STEP": name},
+            {
+                # One folder for all runs: a later run goes on where a killed one's training ended.
+                "BIRDSONG_CHECKPOINTS": str(self.recorder.run.folder.parent / ".checkpoints"),
+                **environment,
+                "BIRDSONG_RUN": self.recorder.run.id,
+                "BIRDSONG_STEP": name,
+            },
             log,
             f"{self.mark}/{name}",
             self.cancel,
