@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from made_scores import World, simulate
 
 from birdsong.errors import DataError
 from birdsong.thresholds import (
@@ -224,3 +225,20 @@ def test_each_species_keeps_its_rate_where_one_global_threshold_breaks_it() -> N
     # 1,900 windows of a rate of 1 %: 2 % is more than four deviations away.
     assert (rates(own) < 0.02).all()
     assert (rates(np.median(own)) > 0.02).sum() >= 5
+
+
+@pytest.mark.parametrize("windows", [1, 10], ids=["exchangeable", "grouped"])
+def test_the_stated_confidence_is_kept_over_draws_of_known_distributions(windows: int) -> None:
+    """The acceptance in small; tests/bench/bench_thresholds.py draws more."""
+    world = World("", groups=124, windows=windows, shared=0.7)
+    found = simulate(world, draws=400, species=5, target=0.05, confidence=0.95, seed=1)
+    ours, by_window, average, _, reference = found.values()
+    # 2,000 shares; the deviation of a coverage of 95 % is half a point.
+    assert ours.coverage >= 0.935
+    assert ours.rate < 0.05
+    assert average.coverage < 0.8
+    assert average.rate == pytest.approx(0.05, abs=0.004)
+    assert ours.recall > average.recall - 0.15
+    assert reference.worst < 0.5
+    if windows > 1:
+        assert by_window.coverage < 0.85
