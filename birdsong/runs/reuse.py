@@ -99,7 +99,7 @@ def _folder_sha256(folder: Path) -> str:
 
 def absent(outputs: Outputs) -> str | None:
     """Name of a recorded output that is not there, without a look into it."""
-    for name, value in outputs.items():
+    for name, value in sorted(outputs.items()):
         for item in value.get("items", [value]):
             if "sha256" in item and not Path(item["path"]).exists():
                 return name
@@ -108,7 +108,7 @@ def absent(outputs: Outputs) -> str | None:
 
 def damage(outputs: Outputs) -> str | None:
     """What is wrong with recorded outputs, as a clause; None where all are there and whole."""
-    for name, value in outputs.items():
+    for name, value in sorted(outputs.items()):
         for item in value.get("items", [value]):
             wrong = _damage(name, item)
             if wrong:

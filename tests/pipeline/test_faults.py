@@ -179,14 +179,16 @@ def scenario(
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[float, dict[str, Any]]:
     """Seconds and contents of a run that nobody kills."""
-    runs = tmp_path_factory.mktemp("undisturbed")
-    began = time.monotonic()
-    child = in_process(fresh(runs))
-    child.join(120)
+    runs, seconds = tmp_path_factory.mktemp("undisturbed"), []
+    for _ in range(2):  # the first one also waits for files that are not in the cache yet
+        began = time.monotonic()
+        child = in_process(fresh(runs))
+        child.join(120)
+        seconds.append(time.monotonic() - began)
     run = latest(runs)
     assert run is not None
     assert run.state == State.SUCCEEDED
-    return time.monotonic() - began, contents(run)
+    return min(seconds), contents(run)
 
 
 def suite(
