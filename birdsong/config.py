@@ -206,6 +206,11 @@ class TrainConfig(Settings):
         le=1,
         description="0: every recording equally often, 1: every species equally often",
     )
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
+        default="float32",
+        description="Numbers that the network trains in; weights and the exported graph are "
+        "float32 always",
+    )
     seed: int = Field(default=0, ge=0, description="Seed of weights, order and augmentation")
 
 

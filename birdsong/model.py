@@ -1,8 +1,10 @@
 """The network: pictures to logits, its weights, and the whole from waveforms to scores."""
 
+import contextlib
 import math
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ def build_network(
     species_count: int,
     dropout: float,
     imagenet: bool = False,
+    precision: str = "float32",
 ) -> Any:
     """Build the trained part: pictures in, logits out.
 
@@ -38,6 +41,8 @@ def build_network(
         species_count: Species, at least 1.
         dropout: Share of the pooled features that training leaves out.
         imagenet: Start from the weights that Keras offers, fetched over the network.
+        precision: A name of `TrainConfig.precision`: what the layers compute in. Their weights are
+            float32, and so are the pictures and the logits.
 
     Returns:
         keras.Model from float32 (pictures, columns, bands, channels) in [-1, 1] to float32
@@ -55,14 +60,35 @@ def build_network(
             f"end makes {shape[0]} x {shape[1]}. Set front_end=full, or another backbone."
         )
     pictures = keras.Input(shape, name="pictures")
-    features = _backbone(backbone, shape, imagenet)(pictures)
-    features = keras.layers.Dropout(dropout, name="dropout")(features)
+    with _computing_in(precision):
+        features = _backbone(backbone, shape, imagenet)(pictures)
+        features = keras.layers.Dropout(dropout, name="dropout")(features)
     # A score starts near the share of positives instead of at 0.5.
     bias = keras.initializers.Constant(-math.log(max(species_count - 1, 1)))
     logits = keras.layers.Dense(species_count, name=HEAD, dtype="float32", bias_initializer=bias)(
         features
     )
     return keras.Model(pictures, logits, name="network")
+
+
+@contextlib.contextmanager
+def _computing_in(precision: str) -> Iterator[None]:
+    # Keras' own backbones take no policy of their own.
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def in_float32(network: Any, config: TrainConfig, species_count: int) -> Any:
+    """The same network computing in float32, as it is served: any processor can, at full speed."""
+    if config.precision == "float32":
+        return network
+    plain = build_network(config.backbone, FRONT_ENDS[config.front_end], species_count, 0.0)
+    plain.set_weights(network.get_weights())
+    return plain
 
 
 def backbone_of(network: Any) -> Any:
@@ -114,7 +140,9 @@ def start_network(config: TrainConfig, dropout: float, codes: list[str]) -> tupl
     """
     front_end = FRONT_ENDS[config.front_end]
     imagenet = config.weights == "imagenet"
-    network = build_network(config.backbone, front_end, len(codes), dropout, imagenet)
+    network = build_network(
+        config.backbone, front_end, len(codes), dropout, imagenet, config.precision
+    )
     if imagenet:
         return network, "The backbone starts from Keras' ImageNet weights."
     if config.weights == "none":

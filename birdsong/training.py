@@ -15,7 +15,7 @@ from birdsong.config import FRONT_ENDS, FeatureConfig, Hyperparameters, TrainCon
 from birdsong.errors import ConfigError, DataError
 from birdsong.features import FeatureSet
 from birdsong.frontend_graph import FrontEnd
-from birdsong.model import export, start_network
+from birdsong.model import export, in_float32, start_network
 from birdsong.tensorflow_setup import keras, tf
 from birdsong.training_data import Batch, TrainingWindows, Windows, read_ahead
 
@@ -136,6 +136,9 @@ class Trainer:
             warmup_steps=warm_up,
         )
         self.optimizer = keras.optimizers.Adam(self.schedule)
+        if config.precision == "mixed_float16":
+            # Small gradients would be 0 in float16; steps whose scaled ones overflow are left out.
+            self.optimizer = keras.optimizers.LossScaleOptimizer(self.optimizer)
         self.optimizer.build(self.network.trainable_variables)
         self.masks = augment.draw_masks(
             front_end.picture_shape,
@@ -185,8 +188,9 @@ class Trainer:
         with tf.GradientTape() as tape:
             logits = self.network(pictures, training=True)
             loss = weak_labels.crossentropy_modified(labels, logits, self.config.pos_weight)
+            scaled = self.optimizer.scale_loss(loss)
         variables = self.network.trainable_variables
-        self.optimizer.apply(tape.gradient(loss, variables), variables)
+        self.optimizer.apply(tape.gradient(scaled, variables), variables)
         return loss
 
     def _score(self, waveforms: Any, samples: Any) -> Any:
@@ -365,7 +369,8 @@ def train(
     inputs = {"development": development_path, "hyperparameters": hyperparameters_path}
     with artifacts.create(model_path, "model", config, inputs) as folder:
         fitted.network.save_weights(str(folder.path / "weights.weights.h5"))
-        export(fitted.network, front_end, folder.path / "saved_model")
+        network = in_float32(fitted.network, config, len(features.codes))
+        export(network, front_end, folder.path / "saved_model")
         artifacts.write_json(
             folder.path / "model.json", _settings(config, hyperparameters, features.config)
         )

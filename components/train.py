@@ -21,6 +21,7 @@ def train(
     batch_size: int = 32,
     pos_weight: float = 1.0,
     class_balance: float = 0.0,
+    precision: str = "float32",
     registry: str = "",
     train_seed: int = 0,
 ) -> None:
@@ -38,6 +39,7 @@ def train(
         batch_size: Recordings of one training step.
         pos_weight: Weight of positives in the loss.
         class_balance: 0 for every recording equally often, 1 for every species equally often.
+        precision: float32, mixed_bfloat16 or mixed_float16 (faster on GPUs with tensor cores).
         registry: MLflow's address, where models:/NAME/VERSION is looked up.
         train_seed: Seed of weights, order and augmentation.
 
@@ -59,6 +61,7 @@ def train(
         batch_size=batch_size,
         pos_weight=pos_weight,
         class_balance=class_balance,
+        precision=precision,
         registry=registry,
         seed=train_seed,
     )
