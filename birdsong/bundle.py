@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from birdsong import artifacts, model_card
+from birdsong.calibration import Calibration, from_json
 from birdsong.config import FeatureConfig
 from birdsong.errors import DataError
 
@@ -61,7 +62,7 @@ class Bundle:
         name: The model's name in the registry.
         sha256: Hash of `bundle.json`, and so of everything in the bundle.
         species: In the order of the scores.
-        temperature: Probability = sigmoid(logit(score) / temperature).
+        calibration: From scores to probabilities.
         features: How recordings become windows.
     """
 
@@ -69,7 +70,7 @@ class Bundle:
     name: str
     sha256: str
     species: tuple[Species, ...]
-    temperature: float
+    calibration: Calibration
     features: FeatureConfig
 
     @property
@@ -259,15 +260,12 @@ def read_bundle(path: str | Path) -> Bundle:
             )
             for entry in classes
         )
-        temperature = float(calibration["temperature"])
         features = FeatureConfig(**model["features"])
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{folder}: its JSON files do not have the expected form ({error!r}). "
             "Register the model again."
         ) from error
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise DataError(f"{folder}: temperature {temperature} in {CALIBRATION} is not above 0.")
     if not species:
         raise DataError(f"{folder}: {CLASSES} names no species.")
     return Bundle(
@@ -275,7 +273,7 @@ def read_bundle(path: str | Path) -> Bundle:
         name=str(manifest.get("name") or "birdsong"),
         sha256=bundle_sha256(folder),
         species=species,
-        temperature=temperature,
+        calibration=from_json(calibration, str(folder / CALIBRATION)),
         features=features,
     )
 

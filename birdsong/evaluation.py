@@ -90,7 +90,9 @@ def evaluate_threshold(
         )
         for scores in (calibrated.network, calibrated.baseline)
     )
-    temperature = calibration.fit_temperature(calibrated.network, calibrated.labels)
+    corrected = calibration.choose(
+        calibrated.network, calibrated.labels, calibrated.groups, config.seed
+    )
     with artifacts.create(
         thresholds_path,
         kind="thresholds",
@@ -99,11 +101,11 @@ def evaluate_threshold(
     ) as folder:
         artifacts.write_json(folder.path / "thresholds.json", chosen)
         artifacts.write_json(
-            folder.path / "calibration.json", calibration_json(temperature, calibrated)
+            folder.path / "calibration.json", calibration_json(corrected, calibrated)
         )
 
     recordings = by_recording(tested)
-    figures = summarise(calibrated, tested, codes, chosen, rival, temperature, config)
+    figures = summarise(calibrated, tested, codes, chosen, rival, corrected, config)
     golden = pick_golden(calibrated.index, config.golden)
     with artifacts.create(
         evaluation_path,
@@ -132,14 +134,14 @@ def evaluate_threshold(
             classes=fresh.classes,
             metrics=figures,
             thresholds=chosen,
-            temperature=temperature,
+            calibration=corrected,
             curves={
                 "network": (fpr, tpr),
                 "baseline": metrics.roc_curve(recordings.baseline, recordings.labels)[:2],
             },
             reliability=(
                 calibration.reliability(tested.network, tested.labels),
-                calibration.reliability(temperature.probabilities(tested.network), tested.labels),
+                calibration.reliability(corrected.probabilities(tested.network), tested.labels),
             ),
             confusion=(labels, matrix),
             errors=_worst_errors(recordings, tested, codes, fresh),

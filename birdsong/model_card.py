@@ -62,8 +62,7 @@ def markdown(
         "of the windows without a species score above its threshold. "
         f"{thresholds.get('note', '')} {have} of {len(classes)} "
         "species have one; the others are scored but never reported as heard. Probabilities are "
-        f"calibrated by {calibration.get('method', 'temperature')} "
-        f"({_number(calibration.get('temperature'))}).",
+        f"calibrated by {_correction(calibration)}, the same for all species.",
         "",
         "| species | name | threshold | how | positives | negatives |",
         "|---|---|---:|---|---:|---:|",
@@ -93,6 +92,15 @@ def markdown(
         "",
     ]
     return "\n".join(lines)
+
+
+def _correction(calibration: Mapping[str, Any]) -> str:
+    method = calibration.get("method", "temperature")
+    if method == "identity":
+        return "nothing: they are the scores"
+    if method == "isotonic":
+        return f"an isotonic curve of {len(calibration['knots']['score'])} points"
+    return f"temperature ({_number(calibration.get('temperature'))})"
 
 
 def _number(value: object) -> str:

@@ -123,7 +123,7 @@ class Findings:
         classes: Code, scientific and common name of each species, in the order of the scores.
         metrics: What `metrics.json` holds.
         thresholds: What `thresholds.json` holds.
-        temperature: From scores to probabilities.
+        calibration: From scores to probabilities.
         curves: False- and true-positive rates of network and baseline.
         reliability: Before and after calibration, on test windows.
         confusion: Names, and counts of what is said (columns) by what is labelled (rows).
@@ -133,7 +133,7 @@ class Findings:
     classes: Sequence[Mapping[str, str]]
     metrics: Mapping[str, Any]
     thresholds: Mapping[str, Any]
-    temperature: Calibration
+    calibration: Calibration
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     reliability: tuple[Reliability, Reliability]
     confusion: tuple[Sequence[str], Sequence[Sequence[int]]]
@@ -308,7 +308,7 @@ def _pictures(findings: Findings, names: Mapping[str, str]) -> Markup:
             "false alarms, as the threshold falls. The dotted line is guessing.",
         ),
         (
-            report_pictures.reliability(findings.reliability, findings.temperature.temperature),
+            report_pictures.reliability(findings.reliability, findings.calibration.method),
             "When the network says 70 %, is the bird there in 70 of 100 windows? Perfect "
             "probabilities lie on the diagonal; large dots hold more windows.",
         ),

@@ -35,12 +35,12 @@ def roc(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> "Figur
     return figure
 
 
-def reliability(pair: tuple[Reliability, Reliability], temperature: float) -> "Figure":
+def reliability(pair: tuple[Reliability, Reliability], method: str) -> "Figure":
     figure, axes = _axes(5, 4)
     axes.plot([0, 1], [0, 1], color=pages.FAINT, linewidth=1, linestyle=":")
     before, after = pair
     shown = [("raw scores", before, pages.FAINT), ("probabilities", after, pages.ACCENT)]
-    if temperature == 1:
+    if method == "identity":
         shown = [("scores, unchanged", after, pages.ACCENT)]
     for label, found, colour in shown:
         axes.plot(found.said, found.found, color=colour, linewidth=1.5, label=label)

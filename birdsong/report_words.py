@@ -92,22 +92,24 @@ def _aim(rate: Mapping[str, float | None], target: float) -> str:
 
 
 def _probabilities(ece: Mapping[str, Any]) -> str:
-    temperature = ece["temperature"]
+    method, temperature = ece["method"], ece["temperature"]
     if ece["ece_before"] is None:
         return str(ece["note"])
-    if temperature == 1:
+    if method == "identity":
         return (
             f"Scores are shown as probabilities as they are ({ece['note']}) They "
             f"are off by {percent(ece['ece_before'], 1)} on average."
         )
+    off = (
+        f"As probabilities on test they are off by {percent(ece['ece_before'], 1)} on average "
+        f"before the correction and {percent(ece['ece_after'], 1)} after it."
+    )
+    if method == "isotonic":
+        return f"The raw scores are corrected by a rising curve. {ece['note']} {off}"
     kind = "about as sure as they should be"
     if abs(temperature - 1) > 0.1:
         kind = "too sure of themselves" if temperature > 1 else "too careful"
-    return (
-        f"The raw scores are {kind} on calibration (temperature {temperature:.2f}). As "
-        f"probabilities on test they are off by {percent(ece['ece_before'], 1)} on average "
-        f"before the correction and {percent(ece['ece_after'], 1)} after it."
-    )
+    return f"The raw scores are {kind} on calibration (temperature {temperature:.2f}). {off}"
 
 
 def limits(metrics: Mapping[str, Any]) -> list[str]:

@@ -80,7 +80,7 @@ def summarise(
     codes: Sequence[str],
     chosen: Mapping[str, Any],
     rival: Mapping[str, Any],
-    temperature: calibration.Calibration,
+    corrected: calibration.Calibration,
     config: EvaluateConfig,
 ) -> dict[str, Any]:
     """Measure network and baseline on the test recordings.
@@ -91,7 +91,7 @@ def summarise(
         codes: Species in the order of the scores.
         chosen: Thresholds of the network.
         rival: Thresholds of the baseline, chosen by the same rule.
-        temperature: From scores to probabilities.
+        corrected: From scores to probabilities.
         config: Target rate and seed.
 
     Returns:
@@ -117,7 +117,7 @@ def summarise(
         "baseline": _as_json(told["baseline"]),
         "difference": _as_json(differences),
         "false_positives": _realised(tested, cuts, config),
-        "calibration": _calibration_on_test(temperature, tested),
+        "calibration": _calibration_on_test(corrected, tested),
         "per_species": _per_species(calibrated, recordings, tested, figures, codes, chosen),
     }
 
@@ -137,6 +137,7 @@ def calibration_json(found: calibration.Calibration, part: Scored) -> dict[str, 
 def _calibration_on_test(found: calibration.Calibration, part: Scored) -> dict[str, Any]:
     after = found.probabilities(part.network)
     return {
+        "method": found.method,
         "temperature": found.temperature,
         "note": found.note,
         "ece_before": calibration.reliability(part.network, part.labels).ece,

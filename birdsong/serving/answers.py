@@ -1,6 +1,5 @@
 """What the server answers: from windows and their scores to detections above thresholds."""
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from birdsong import audio
 from birdsong.bundle import Bundle, Species
+from birdsong.calibration import Calibration
 
 LONGEST_SECONDS = 24 * 3600.0
 """Most seconds that are read of one recording."""
@@ -97,7 +97,7 @@ def heard(
                 species.threshold,
                 float(score),
                 window.start_seconds + int(frame) * frame_seconds,
-                bundle.temperature,
+                bundle.calibration,
             )
             for species, score, frame in zip(bundle.species, best, frames, strict=True)
             if species.threshold is not None and float(score) > species.threshold
@@ -105,7 +105,7 @@ def heard(
         yield WindowAnswer(
             start_seconds=round(window.start_seconds, 3),
             seconds=round(len(window.samples) / config.sample_rate, 3),
-            detections=sorted(detections, key=lambda one: -one.probability),
+            detections=sorted(detections, key=lambda one: (-one.probability, -one.score)),
             scores={code: float(score) for code, score in zip(bundle.codes, best, strict=True)}
             if all_scores
             else None,
@@ -113,23 +113,14 @@ def heard(
 
 
 def _detection(
-    species: Species, threshold: float, score: float, frame_start: float, temperature: float
+    species: Species, threshold: float, score: float, frame_start: float, calibrated: Calibration
 ) -> Detection:
     return Detection(
         code=species.code,
         common_name=species.common_name,
         scientific_name=species.scientific_name,
         score=score,
-        probability=probability(score, temperature),
+        probability=calibrated.probability(score),
         threshold=threshold,
         frame_start_seconds=round(frame_start, 3),
     )
-
-
-def probability(score: float, temperature: float) -> float:
-    """Calibrated probability: sigmoid(logit(score) / temperature); 0 and 1 stay what they are."""
-    if score <= 0:
-        return 0.0
-    if score >= 1:
-        return 1.0
-    return 1 / (1 + math.exp(-(math.log(score) - math.log1p(-score)) / temperature))

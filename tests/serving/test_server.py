@@ -20,9 +20,10 @@ import uvicorn
 from made_bundles import CODES, RATE, TONES_HZ, BandScorer, tone, write_stages
 
 from birdsong.bundle import read_bundle, write_bundle
+from birdsong.calibration import Calibration
 from birdsong.errors import ConfigError, DataError
 from birdsong.golden import compare, read_golden
-from birdsong.serving.answers import heard, probability
+from birdsong.serving.answers import heard
 from birdsong.serving.server import create_app, serve_bundle
 
 AUDIO = {"Content-Type": "application/octet-stream"}
@@ -342,6 +343,17 @@ def test_a_score_equal_to_its_threshold_is_not_heard(bundle: Path) -> None:
     assert window.detections == []
 
 
+def test_the_server_applies_the_curve_of_the_bundle(bundle: Path) -> None:
+    read = read_bundle(bundle)
+    curve = Calibration(1.0, "", ((0.0, 0.5, 1.0), (0.1, 0.2, 0.3)))
+    (window,) = heard(
+        _file(tone(1000, 8)), replace(read, calibration=curve), BandScorer(), all_scores=False
+    )
+    detection = window.detections[0]
+    assert 0.5 < detection.score <= 1
+    assert detection.probability == pytest.approx(0.1 + 0.2 * detection.score)
+
+
 @pytest.mark.parametrize(
     ("score", "temperature", "expected"),
     [(0.5, 3.0, 0.5), (0.0, 1.0, 0.0), (1.0, 1.0, 1.0), (0.9, 1.0, 0.9), (1e-30, 1.0, 1e-30)],
@@ -349,7 +361,7 @@ def test_a_score_equal_to_its_threshold_is_not_heard(bundle: Path) -> None:
 def test_probabilities_are_calibrated_scores(
     score: float, temperature: float, expected: float
 ) -> None:
-    assert probability(score, temperature) == pytest.approx(expected)
+    assert Calibration(temperature, "").probability(score) == pytest.approx(expected)
 
 
 def test_a_damaged_bundle_is_not_served(tmp_path: Path) -> None:

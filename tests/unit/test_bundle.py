@@ -62,7 +62,7 @@ def test_a_bundle_gives_species_thresholds_and_settings(tmp_path: Path) -> None:
     assert read.codes == CODES
     assert [species.threshold for species in read.species] == [0.25, None, 0.5]
     assert read.species[2].common_name == "Zistensänger"
-    assert read.temperature == 2.0
+    assert read.calibration.temperature == 2.0
     assert read.sha256 == bundle_sha256(tmp_path / "bundle")
 
 
@@ -111,6 +111,12 @@ def test_a_folder_that_is_no_bundle_says_where_bundles_are(tmp_path: Path) -> No
     [
         ("calibration.json", {"temperature": 0}, "not above 0"),
         ("calibration.json", {}, "expected form"),
+        ("calibration.json", [], "expected form"),
+        (
+            "calibration.json",
+            {"temperature": 1, "knots": {"score": [0.1, 0.9], "probability": [0.8, 0.2]}},
+            "knots do not rise",
+        ),
         ("thresholds.json", {"species": {}}, "no threshold entry for aldfly"),
         ("thresholds.json", {"species": {c: {"threshold": "x"} for c in CODES}}, "not a number"),
         ("classes.json", [], "no species"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from birdsong import calibration
-from birdsong.serving.answers import probability
+from birdsong.errors import DataError
 
 
 def _sigmoid(values: np.ndarray) -> np.ndarray:
@@ -76,10 +76,104 @@ def test_the_order_of_species_stays_what_it_was() -> None:
     assert (np.diff(calibration.Calibration(3.0, "").probabilities(scores)) >= 0).all()
 
 
-def test_the_server_gives_the_same_probability() -> None:
-    scores = np.array([0, 1e-6, 0.2, 0.5, 0.9, 1], np.float32)
-    ours = calibration.Calibration(1.7, "").probabilities(scores)
-    assert ours == pytest.approx([probability(float(score), 1.7) for score in scores], abs=1e-6)
+def _bent(windows: int = 3000) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Scores above 0.2 that all mean the same chance: no temperature can mend that."""
+    rng = np.random.default_rng(0)
+    scores = rng.random((windows, 2)).astype(np.float32)
+    chance = np.where(scores > 0.2, 0.3, 0.02)
+    labels = (rng.random(scores.shape) < chance).astype(np.int8)
+    return scores, labels, [f"author {row // 3}" for row in range(windows)]
+
+
+def test_a_curve_is_taken_where_no_temperature_can_mend_the_scores() -> None:
+    scores, labels, groups = _bent()
+    found = calibration.choose(scores[:2000], labels[:2000], groups[:2000], 0)
+    assert found.method == "isotonic"
+    assert found.losses["isotonic"] < found.losses["temperature"]
+    assert found.losses["isotonic"] < found.losses["identity"]
+    after = calibration.reliability(found.probabilities(scores[2000:]), labels[2000:])
+    assert after.ece is not None
+    assert after.ece < 0.03
+    assert "Cross-validated log loss" in found.note
+
+
+def test_a_temperature_is_taken_where_the_scores_are_only_too_sure() -> None:
+    scores, labels = _drawn(3.0, 300)
+    found = calibration.choose(scores, labels, range(300), 0)
+    assert found.method == "temperature"
+    assert found.temperature == pytest.approx(3, rel=0.2)
+
+
+def test_scores_that_need_no_correction_keep_their_value() -> None:
+    kept = 0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        scores = rng.random((100, 3)).astype(np.float32)
+        labels = (rng.random(scores.shape) < scores).astype(np.int8)
+        found = calibration.choose(scores, labels, range(100), 0)
+        assert found.method != "isotonic"
+        if found.method == "identity":
+            kept += 1
+            assert (found.probabilities(scores) == scores).all()
+    assert kept >= 3
+
+
+def test_windows_of_one_group_never_stand_on_both_sides_of_a_comparison() -> None:
+    """Each group's windows are copies: a curve that may learn them by heart would win."""
+    rng = np.random.default_rng(0)
+    scores = np.repeat(rng.random((40, 1)), 50, axis=0).astype(np.float32)
+    labels = np.repeat(rng.random((40, 1)) < 0.5, 50, axis=0).astype(np.int8)
+    groups = [f"author {row // 50}" for row in range(2000)]
+    by_group = calibration.choose(scores, labels, groups, 0)
+    by_window = calibration.choose(scores, labels, range(2000), 0)
+    assert by_window.method == "isotonic"
+    assert by_group.losses["isotonic"] > by_window.losses["isotonic"] + 0.05
+
+
+def test_one_group_alone_cannot_show_that_a_correction_helps() -> None:
+    scores, labels = _drawn(3.0, 50)
+    found = calibration.choose(scores, labels, ["one"] * 50, 0)
+    assert found.method == "identity"
+    assert "all calibration windows are of one group" in found.note
+
+
+def test_a_curve_never_claims_more_than_so_many_pairs_can_tell() -> None:
+    scores = np.array([[0.9, 0.1]] * 8, np.float32)
+    labels = np.array([[1, 0]] * 8, np.int8)
+    found = calibration.fit_isotonic(scores, labels)
+    said = found.probabilities(np.array([0.0, 0.1, 0.5, 0.9, 1.0], np.float32))
+    assert said == pytest.approx([0.1, 0.1, 0.5, 0.9, 0.9])
+
+
+@pytest.mark.parametrize("method", ["identity", "temperature", "isotonic"])
+def test_what_is_written_gives_the_same_probabilities_again(method: str) -> None:
+    scores, labels, _ = _bent(500)
+    found = {
+        "identity": calibration.Calibration(1.0, ""),
+        "temperature": calibration.fit_temperature(scores, labels),
+        "isotonic": calibration.fit_isotonic(scores, labels),
+    }[method]
+    assert found.method == method
+    again = calibration.from_json(json.loads(json.dumps(found.as_json())), "here")
+    assert (again.probabilities(scores) == found.probabilities(scores)).all()
+    assert again.probability(float(scores[0, 0])) == found.probabilities(scores)[0, 0]
+    assert (np.diff(again.probabilities(np.linspace(0, 1, 999, dtype=np.float32))) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    "knots",
+    [
+        {"score": [0.1, 0.9], "probability": [0.5]},
+        {"score": [0.9, 0.1], "probability": [0.1, 0.5]},
+        {"score": [0.1, 0.9], "probability": [0.1, 1.5]},
+        {"score": [0.1, float("nan")], "probability": [0.1, 0.5]},
+        {"score": [0.1]},
+        {"score": ["low"], "probability": [0.1]},
+    ],
+)
+def test_a_curve_that_does_not_rise_is_refused(knots: dict[str, list[float]]) -> None:
+    with pytest.raises(DataError, match=r"^here"):
+        calibration.from_json({"temperature": 1, "knots": knots}, "here")
 
 
 def test_an_error_is_weighed_by_how_many_pairs_have_it() -> None:

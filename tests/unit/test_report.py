@@ -48,9 +48,9 @@ def _page(
         thresholds.pick_thresholds(scores, calibrated.labels, codes, 0.01, 5)
         for scores in (calibrated.network, calibrated.baseline)
     )
-    temperature = calibration.fit_temperature(calibrated.network, calibrated.labels)
+    corrected = calibration.fit_temperature(calibrated.network, calibrated.labels)
     told: dict[str, Any] = summarise(
-        calibrated, tested, codes, chosen, rival, temperature, EvaluateConfig()
+        calibrated, tested, codes, chosen, rival, corrected, EvaluateConfig()
     )
     reliability = calibration.reliability(tested.network, tested.labels)
     write_report(
@@ -62,7 +62,7 @@ def _page(
             ],
             metrics=told,
             thresholds=chosen,
-            temperature=temperature,
+            calibration=corrected,
             curves=dict.fromkeys(("network", "baseline"), ([0.0, 1.0], [0.0, 1.0])),
             reliability=(reliability, reliability),
             confusion=metrics.confusion(tested.network, tested.labels, codes),
