@@ -187,7 +187,7 @@ class _Host:
             if missing:
                 self._end(call.name, State.FAILED, error=missing)
                 return None
-            recorded = {n: reuse.with_hash(seams.to_record(v)) for n, v in outputs.items()}
+            recorded = {n: reuse.with_hash(seams.to_record(v)) for n, v in sorted(outputs.items())}
         except Cancelled:
             self._end(call.name, State.CANCELLED, error="cancelled")
             raise
@@ -328,7 +328,7 @@ def _made(recorded: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         name: value
         for output in recorded.values()
         if output["type"] == "system.Metrics"
-        for name, value in output["metadata"].items()
+        for name, value in sorted(output["metadata"].items())
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
     return {"outputs": recorded, "metrics": metrics, "error": None}

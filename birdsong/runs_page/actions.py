@@ -6,15 +6,13 @@ import importlib.util
 import os
 import re
 import secrets
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from birdsong.errors import ConfigError
-from birdsong.runs import processes
-from birdsong.runs.record import Run, State
+from birdsong.runs.record import Run
 
 LOGS = ".page"
 """Folder within the runs folder for what the started commands print."""
@@ -115,35 +113,6 @@ def start(line: list[str], runs: Path) -> tuple[int | None, str]:
         code = None
         _started.append(child)
     return code, log.read_bytes()[:100_000].decode(errors="replace").strip()
-
-
-def cancel(run: Run) -> None:
-    """Ask the engine of a run to stop, as Ctrl-C does.
-
-    Raises:
-        ConfigError: It does not run, or not on this machine.
-    """
-    if run.state != State.RUNNING:
-        raise ConfigError(f"{run.id} does not run: it is {run.state}.")
-    if run.pid is None or run.host != processes.current().host:
-        raise ConfigError(f"{run.id} runs on {run.host or 'another machine'}; cancel it there.")
-    try:
-        # By a handle, so that no other process can take the number between check and signal.
-        handle = os.pidfd_open(run.pid) if hasattr(os, "pidfd_open") else None
-    except ProcessLookupError:
-        raise ConfigError(f"The process of {run.id} is gone.") from None
-    try:
-        if not processes.lives(run.pid, run.process_started):
-            raise ConfigError(f"The process of {run.id} is gone.")
-        if handle is not None:
-            signal.pidfd_send_signal(handle, signal.SIGTERM)
-        else:
-            os.kill(run.pid, signal.SIGTERM)
-    except (ProcessLookupError, PermissionError) as error:
-        raise ConfigError(f"{run.id} cannot be cancelled: {error}.") from error
-    finally:
-        if handle is not None:
-            os.close(handle)
 
 
 def _reap() -> None:

@@ -24,6 +24,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
 from birdsong.errors import BirdsongError, ConfigError
+from birdsong.runs.stopping import signal_engine
 from birdsong.runs_page import actions, lineage, previews
 from birdsong.runs_page.store import Store
 
@@ -162,7 +163,7 @@ def create_app(
 
     @app.post("/api/cancel")
     def cancel(run: str = Body(embed=True)) -> dict[str, Any]:
-        actions.cancel(store.run(run))
+        signal_engine(store.run(run))
         return {"asked": True}
 
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

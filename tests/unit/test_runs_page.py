@@ -23,6 +23,7 @@ from pyarrow import parquet
 from birdsong.errors import ConfigError, DataError
 from birdsong.runs import processes
 from birdsong.runs.record import State, read
+from birdsong.runs.stopping import signal_engine
 from birdsong.runs_page import actions, previews
 from birdsong.runs_page.export import export
 from birdsong.runs_page.server import TOKEN_HEADER, create_app, read_log
@@ -333,13 +334,13 @@ def test_cancel_signals_the_process_of_the_record_and_no_other(runs: Path) -> No
         run = make_run(runs, State.RUNNING)
         run.pid, run.process_started = child.pid, "another boot:1"
         with pytest.raises(ConfigError, match="gone"):
-            actions.cancel(run)
+            signal_engine(run)
         assert child.poll() is None
         run.process_started = processes.started(child.pid)
-        actions.cancel(run)
+        signal_engine(run)
         assert child.wait(10) == -signal.SIGTERM
         with pytest.raises(ConfigError, match="gone"):
-            actions.cancel(run)
+            signal_engine(run)
     finally:
         child.kill()
         child.wait()
@@ -349,11 +350,11 @@ def test_cancel_signals_the_process_of_the_record_and_no_other(runs: Path) -> No
 def test_cancel_leaves_runs_alone_that_ended_or_are_elsewhere(runs: Path) -> None:
     run = make_run(runs)
     run.pid = os.getpid()
-    with pytest.raises(ConfigError, match="does not run"):
-        actions.cancel(run)
+    with pytest.raises(ConfigError, match="is not running"):
+        signal_engine(run)
     run.state, run.host = State.RUNNING, "another machine"
     with pytest.raises(ConfigError, match="another machine"):
-        actions.cancel(run)
+        signal_engine(run)
 
 
 def test_a_plan_that_fails_shows_the_words_of_the_command() -> None:
