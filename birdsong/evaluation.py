@@ -139,6 +139,13 @@ def evaluate_threshold(
                 "network": (fpr, tpr),
                 "baseline": metrics.roc_curve(recordings.baseline, recordings.labels)[:2],
             },
+            precision={
+                name: metrics.precision_recall_curve(scores, recordings.labels)
+                for name, scores in (
+                    ("network", recordings.network),
+                    ("baseline", recordings.baseline),
+                )
+            },
             reliability=(
                 calibration.reliability(tested.network, tested.labels),
                 calibration.reliability(corrected.probabilities(tested.network), tested.labels),

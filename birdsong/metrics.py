@@ -21,6 +21,8 @@ Floats = npt.NDArray[np.floating[Any]]
 
 HEADLINES = ("accuracy", "top3_accuracy", "macro_auc", "cmap", "map", "macro_f1")
 SHARES = ("accuracy", "top3_accuracy")
+CENTRED = ("cmap", "macro_f1")
+"""Figures that rise or fall where units are drawn twice; their intervals are set right."""
 
 _POSITIVES_AT_A_TIME = 1024
 
@@ -217,23 +219,26 @@ def headlines(
     once = np.ones((1, units), np.float32)
     values = {name: one.weighted(once) for name, one in figures.items()}
     drawn = {name: bootstrap.draw(one.weighted, groups, seed) for name, one in figures.items()}
-    told: dict[str, dict[str, Interval]] = {}
-    for name in figures:
-        told[name] = {
-            figure: (bootstrap.share_of_units if figure in SHARES else bootstrap.percentiles)(
-                float(values[name][figure][0]), drawn[name][figure], count
-            )
-            for figure in HEADLINES
-        }
+    told: dict[str, dict[str, Interval]] = {name: {} for name in figures}
+    differences: dict[str, Interval] = {}
     first, second = list(figures)[:2]
-    differences = {
-        figure: bootstrap.percentiles(
-            float(values[first][figure][0] - values[second][figure][0]),
-            drawn[first][figure] - drawn[second][figure],
-            count,
+    for figure in HEADLINES:
+        for name in figures:
+            how = (
+                bootstrap.share_of_units
+                if figure in SHARES
+                else bootstrap.centred
+                if figure in CENTRED
+                else bootstrap.percentiles
+            )
+            told[name][figure] = how(float(values[name][figure][0]), drawn[name][figure], count)
+        difference = float(values[first][figure][0] - values[second][figure][0])
+        draws = drawn[first][figure] - drawn[second][figure]
+        differences[figure] = (
+            bootstrap.centred(difference, draws, count, -1, 1)
+            if figure in CENTRED
+            else bootstrap.percentiles(difference, draws, count)
         )
-        for figure in HEADLINES
-    }
     return told, differences
 
 
@@ -270,6 +275,38 @@ def roc_curve(
         kept = np.unique(np.concatenate([[0], kept[1:-1], [len(cut) - 1]]))
         fpr, tpr, cut = fpr[kept], tpr[kept], cut[kept]
     return fpr.tolist(), tpr.tolist(), cut.tolist()
+
+
+def precision_recall_curve(
+    scores: Scores, labels: Labels, points: int = 200
+) -> tuple[list[float], list[float]]:
+    """Precision and recall over all pairs of unit and species; secondary labels are left out.
+
+    Args:
+        scores: In [0, 1], shape (units, species).
+        labels: Shape (units, species).
+        points: Most points that are given, at least 2.
+
+    Returns:
+        Recalls, rising, and precisions, from the highest threshold down; nothing where there are
+        no positive pairs.
+    """
+    known = labels >= 0
+    score, positive = scores[known], labels[known] == 1
+    if not positive.any():
+        return [], []
+    order = np.argsort(-score, kind="stable")
+    score, positive = score[order], positive[order]
+    # Equal scores are decided together: only their last one is a point of the curve.
+    last = np.append(np.flatnonzero(np.diff(score)), len(score) - 1)
+    found = np.cumsum(positive)[last]
+    recall, precision = found / positive.sum(), found / (last + 1)
+    if len(recall) > points:
+        # Even steps of recall, and both ends.
+        kept = np.searchsorted(recall, np.linspace(recall[0], recall[-1], points))
+        kept = np.unique(np.concatenate([[0], kept]))[:points]
+        recall, precision = recall[kept], precision[kept]
+    return recall.tolist(), precision.tolist()
 
 
 def confusion(

@@ -18,7 +18,7 @@ NAMES = {
     "top3_accuracy": "One of the top three is labelled",
     "macro_auc": "ROC-AUC, mean over species",
     "cmap": "Average precision, mean over species (cmAP)",
-    "map": "Average precision, mean over recordings (mAP)",
+    "map": "Average precision, mean over recordings or windows (mAP)",
     "macro_f1": "F1 at the thresholds, mean over species",
 }
 
@@ -37,8 +37,9 @@ figcaption { color: var(--soft); font-size: .9rem; }
 #species td:first-child { min-width: 9rem; } #species td { white-space: nowrap; }
 #species th, #species td { padding: .3rem .4rem; }
 td small { display: block; color: var(--soft); }
-#figures th, #figures td { white-space: normal; padding: .3rem .4rem; }
-#figures small { white-space: nowrap; } .confusion figcaption { max-width: calc(100vw - 3rem); }
+:is(#figures, #window-figures) :is(th, td) { white-space: normal; padding: .3rem .4rem; }
+:is(#figures, #window-figures) small { white-space: nowrap; }
+.confusion figcaption { max-width: calc(100vw - 3rem); }
 .filter { font: inherit; padding: .35rem .6rem; border: 1px solid var(--line);
   border-radius: .4rem; width: min(100%, 20rem); margin: .25rem 0 .5rem; }
 .errors { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr));
@@ -125,6 +126,7 @@ class Findings:
         thresholds: What `thresholds.json` holds.
         calibration: From scores to probabilities.
         curves: False- and true-positive rates of network and baseline.
+        precision: Recalls and precisions of network and baseline.
         reliability: Before and after calibration, on test windows.
         confusion: Names, and counts of what is said (columns) by what is labelled (rows).
         errors: The worst errors, worst first.
@@ -135,6 +137,7 @@ class Findings:
     thresholds: Mapping[str, Any]
     calibration: Calibration
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    precision: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     reliability: tuple[Reliability, Reliability]
     confusion: tuple[Sequence[str], Sequence[Sequence[int]]]
     errors: Sequence[Error]
@@ -152,7 +155,16 @@ def write_report(path: str | Path, findings: Findings) -> None:
     )
     parts = [_STYLE, _headline(findings.metrics), _list(meaning(findings.metrics))]
     if counts["test_recordings"]:
-        parts += [pages.heading("All figures"), _figures(findings.metrics)]
+        parts += [
+            pages.heading("All figures"),
+            pages.paragraph(
+                "A recording's score is the highest of its windows of up to 60 s, a window's the "
+                "highest of its 5-second frames. A recording that is drawn twice for an interval "
+                "stands beside its copy, which lifts average precision; that is taken off again."
+            ),
+            _figures(findings.metrics, "recording", "figures"),
+            _figures(findings.metrics["per_window"], "window", "window-figures"),
+        ]
     parts += [
         pages.heading("Species by species"),
         pages.paragraph(findings.thresholds["note"]),
@@ -198,7 +210,7 @@ def _headline(metrics: Mapping[str, Any]) -> Markup:
     return pages.cards(values)
 
 
-def _figures(metrics: Mapping[str, Any]) -> Markup:
+def _figures(metrics: Mapping[str, Any], unit: str, name: str) -> Markup:
     def cell(figure: Mapping[str, float | None], sign: str = "") -> Markup | str:
         if figure["value"] is None:
             return "–"
@@ -212,17 +224,17 @@ def _figures(metrics: Mapping[str, Any]) -> Markup:
     rows = [
         (
             label,
-            cell(metrics["network"][name]),
-            cell(metrics["baseline"][name]),
-            cell(metrics["difference"][name], "+"),
+            cell(metrics["network"][figure]),
+            cell(metrics["baseline"][figure]),
+            cell(metrics["difference"][figure], "+"),
         )
-        for name, label in NAMES.items()
+        for figure, label in NAMES.items()
     ]
     return pages.table(
-        ("per recording, with 95 % interval", "network", "baseline", "difference"),
+        (f"per {unit}, with 95 % interval", "network", "baseline", "difference"),
         rows,
         numbers=(1, 2, 3),
-        name="figures",
+        name=name,
     )
 
 
@@ -306,6 +318,14 @@ def _pictures(findings: Findings, names: Mapping[str, str]) -> Markup:
             report_pictures.roc(findings.curves),
             "Over all pairs of recording and species: how many birds are found for how many "
             "false alarms, as the threshold falls. The dotted line is guessing.",
+        ),
+        (
+            report_pictures.precision_recall(
+                findings.precision, 1 / max(1, findings.metrics["counts"]["species"])
+            ),
+            "Of the birds that are reported, how many are there (precision), and of those that "
+            "are there, how many are reported (recall), as the threshold falls. The dotted line "
+            "is guessing.",
         ),
         (
             report_pictures.reliability(findings.reliability, findings.calibration.method),

@@ -35,6 +35,21 @@ def roc(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> "Figur
     return figure
 
 
+def precision_recall(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], share: float
+) -> "Figure":
+    """Precision over recall; `share` is what guessing reaches, the share of positive pairs."""
+    figure, axes = _axes(5, 4)
+    for name, colour in (("baseline", pages.SECOND), ("network", pages.ACCENT)):
+        recall, precision = curves[name]
+        axes.plot(recall, precision, color=colour, linewidth=2, label=name)
+    axes.axhline(share, color=pages.FAINT, linewidth=1, linestyle=":")
+    axes.set(xlabel="recall", ylabel="precision", title="Precision and recall")
+    axes.set(xlim=(-0.01, 1.01), ylim=(0, 1.01))
+    axes.legend(frameon=False, loc="lower left", reverse=True)
+    return figure
+
+
 def reliability(pair: tuple[Reliability, Reliability], method: str) -> "Figure":
     figure, axes = _axes(5, 4)
     axes.plot([0, 1], [0, 1], color=pages.FAINT, linewidth=1, linestyle=":")

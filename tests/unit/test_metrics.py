@@ -3,6 +3,7 @@ import time
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import precision_recall_curve as sklearn_curve
 
 from birdsong import bootstrap, metrics
 from birdsong.errors import DataError
@@ -227,6 +228,54 @@ def test_equal_scores_are_one_point_of_the_roc() -> None:
     labels = np.array([[1, 0], [0, 1]], np.int8)
     fpr, tpr, _ = metrics.roc_curve(np.full((2, 2), 0.3, np.float32), labels)
     assert (fpr, tpr) == ([0.0, 1.0], [0.0, 1.0])
+
+
+def test_precision_and_recall_agree_with_scikit_learn() -> None:
+    scores, labels = _random(30, 4)
+    known = labels >= 0
+    recall, precision = metrics.precision_recall_curve(scores, labels)
+    theirs = sklearn_curve(labels[known] == 1, scores[known], drop_intermediate=False)
+    # Theirs starts at the lowest threshold and ends with a point without any.
+    assert recall == pytest.approx(theirs[1][-2::-1].tolist())
+    assert precision == pytest.approx(theirs[0][-2::-1].tolist())
+
+
+def test_a_long_curve_of_precision_and_recall_is_thinned_and_keeps_its_ends() -> None:
+    scores, labels = _random(900, 20, ties=False)
+    recall, precision = metrics.precision_recall_curve(scores, labels)
+    assert len(recall) == len(precision) <= 200
+    assert len(recall) > 150
+    assert (np.diff(recall) > 0).all()
+    assert recall[-1] == 1
+    assert precision[0] in (0, 1)
+
+
+def test_without_a_positive_there_is_no_precision_and_no_recall() -> None:
+    nothing = np.zeros((3, 2), np.int8)
+    assert metrics.precision_recall_curve(np.ones((3, 2), np.float32), nothing) == ([], [])
+
+
+def test_units_that_are_drawn_twice_do_not_lift_the_interval_of_average_precision() -> None:
+    scores, labels = _random(60, 4, ties=False)
+    figures = _figures(scores, labels)
+    drawn = bootstrap.draw(figures.weighted, range(60), 0)["cmap"]
+    value = float(figures.weighted(_once(60))["cmap"][0])
+    assert drawn.mean() > value + 0.01
+    plain, right = (how(value, drawn, 60) for how in (bootstrap.percentiles, bootstrap.centred))
+    assert right.low is not None
+    assert plain.low is not None
+    assert right.low == pytest.approx(plain.low - (drawn.mean() - value))
+    told, _ = metrics.headlines({"a": figures, "b": figures}, range(60), 0)
+    assert told["a"]["cmap"].low == pytest.approx(right.low)
+    assert told["a"]["cmap"].high == pytest.approx(right.high)
+
+
+def test_an_interval_that_is_set_right_stays_between_its_ends() -> None:
+    drawn = np.linspace(0.9, 1.0, 100)
+    found = bootstrap.centred(1.0, drawn, 5)
+    assert found.high == 1.0
+    assert found.low == pytest.approx(0.9525)
+    assert bootstrap.centred(1.0, drawn, 1).low is None
 
 
 def test_confusion_counts_a_secondary_species_as_right() -> None:

@@ -64,6 +64,7 @@ def _page(
             thresholds=chosen,
             calibration=corrected,
             curves=dict.fromkeys(("network", "baseline"), ([0.0, 1.0], [0.0, 1.0])),
+            precision=dict.fromkeys(("network", "baseline"), ([0.0, 1.0], [1.0, 0.5])),
             reliability=(reliability, reliability),
             confusion=metrics.confusion(tested.network, tested.labels, codes),
             errors=[
@@ -169,3 +170,15 @@ def test_a_page_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(OSError):  # noqa: PT011
         _page(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_recordings_and_windows_have_tables_of_their_own_that_say_how_they_are_scored(
+    tmp_path: Path,
+) -> None:
+    page = _page(tmp_path)
+    assert "per recording, with 95 % interval" in page
+    assert "per window, with 95 % interval" in page
+    assert "score is the highest of its windows" in page
+    assert page.count("One of the top three is labelled") == 2
+    assert "taken off again" in page
+    assert "precision" in page
