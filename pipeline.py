@@ -56,6 +56,7 @@ def birdsong(
     pos_weight: float = 1.0,
     class_balance: float = 0.0,
     precision: str = "float32",
+    devices: int = 1,
     target_fpr: float = 0.01,
     confidence: float = 0.95,
     min_positives: int = 5,
@@ -98,6 +99,7 @@ def birdsong(
         pos_weight: Weight of positives in the loss.
         class_balance: 0 for every recording equally often, 1 for every species equally often.
         precision: float32, mixed_bfloat16 or mixed_float16 (faster on GPUs with tensor cores).
+        devices: GPUs of one host that share each training step.
         target_fpr: Share of windows without a species that may still score above its threshold.
         confidence: How sure a species' own threshold keeps that rate, 0 to 1; 0: on average only.
         min_positives: Fewest positive calibration windows for a threshold of its own.
@@ -143,6 +145,7 @@ def birdsong(
         pos_weight=pos_weight,
         class_balance=class_balance,
         precision=precision,
+        devices=devices,
         registry=registry,
         train_seed=seed,
     )
@@ -159,6 +162,7 @@ def birdsong(
         pos_weight=pos_weight,
         class_balance=class_balance,
         precision=precision,
+        devices=devices,
         registry=registry,
         train_seed=seed,
     )

@@ -29,13 +29,31 @@ BANK_SIZE = 4096
 """Masks of each kind that are drawn for a training; an example takes any pair of them."""
 
 
-def random_starts(samples: Any, frame_samples: int, seed: Any) -> Any:
+class Share(NamedTuple):
+    """The rows of a batch that one of several devices holds.
+
+    Together they draw what one device would: each draws for all rows and takes its own.
+    """
+
+    rows: Any
+    total: Any
+
+
+def _uniform(count: Any, seed: Any, low: Any, high: Any, share: Share | None) -> Any:
+    """One number for each row, float32, shape (count,)."""
+    if share is None:
+        return tf.random.stateless_uniform([count], seed, low, high)
+    return tf.gather(tf.random.stateless_uniform([share.total], seed, low, high), share.rows)
+
+
+def random_starts(samples: Any, frame_samples: int, seed: Any, share: Share | None = None) -> Any:
     """Choose how much audio to remove from the start, so that frames are cut anywhere.
 
     Args:
         samples: Lengths of the recordings, int32, shape (recordings,).
         frame_samples: Samples of one frame.
         seed: Stateless seed.
+        share: Which rows of the batch these are; None for all.
 
     Returns:
         int32, shape (recordings,), from 0 to less than a frame, multiples of `grain`; at least one
@@ -43,39 +61,41 @@ def random_starts(samples: Any, frame_samples: int, seed: Any) -> Any:
     """
     size = grain(frame_samples)
     room = tf.clip_by_value(samples - frame_samples, 0, frame_samples - 1)
-    share = tf.random.stateless_uniform(tf.shape(samples), seed)
-    return tf.cast(share * tf.cast(room + 1, tf.float32), tf.int32) // size * size
+    part = _uniform(tf.shape(samples)[0], seed, 0.0, 1.0, share)
+    return tf.cast(part * tf.cast(room + 1, tf.float32), tf.int32) // size * size
 
 
-def mix(frames: Any, partners: Any, seed: Any) -> Any:
+def mix(frames: Any, partners: Any, seed: Any, share: Share | None = None) -> Any:
     """Mix each frame with one of another recording of its species.
 
     Args:
         frames: Samples in [-1, 1], float32, shape (frames, samples).
         partners: The same, what is mixed in; a frame's own samples where there is no partner.
         seed: Stateless seed.
+        share: Which rows of the batch these are; None for all.
 
     Returns:
         weight * frame + (1 - weight) * partner with a weight from `LEAST_WEIGHT` to 1 per example,
         so that the sum stays in [-1, 1].
     """
-    weight = tf.random.stateless_uniform([tf.shape(frames)[0], 1], seed, LEAST_WEIGHT, 1.0)
+    weight = _uniform(tf.shape(frames)[0], seed, LEAST_WEIGHT, 1.0, share)[:, tf.newaxis]
     return weight * frames + (1 - weight) * partners
 
 
-def raise_floor(pictures: Any, share: float, seed: Any) -> Any:
+def raise_floor(pictures: Any, most: float, seed: Any, share: Share | None = None) -> Any:
     """Raise the decibel floor by a random amount, as a noisier or coarser microphone would.
 
     Args:
         pictures: Levels in [-1, 1], shape (pictures, columns, bands, channels).
-        share: Most by which it is raised, share of the range, in [0, 1).
+        most: Most by which it is raised, share of the range, in [0, 1).
         seed: Stateless seed.
+        share: Which rows of the batch these are; None for all.
 
     Returns:
         Levels in [-1, 1] again: the raised floor and all below it become -1.
     """
-    shape = [tf.shape(pictures)[0], 1, 1, 1]
-    floor = 2 * tf.random.stateless_uniform(shape, seed, 0.0, 1.0) * share - 1
+    part = tf.reshape(_uniform(tf.shape(pictures)[0], seed, 0.0, 1.0, share), [-1, 1, 1, 1])
+    floor = 2 * part * most - 1
     return tf.maximum(2 * (pictures - floor) / (1 - floor) - 1, -1.0)
 
 
@@ -130,44 +150,53 @@ def draw_masks(
     return MaskBank(*draw.get_concrete_function()())
 
 
-def mask(pictures: Any, bank: MaskBank, seed: Any) -> Any:
+def mask(pictures: Any, bank: MaskBank, seed: Any, share: Share | None = None) -> Any:
     """Mask a slice of time and a slice of bands of each picture, in all its channels.
 
     Args:
         pictures: Levels in [-1, 1], shape (pictures, columns, bands, channels).
         bank: What `draw_masks` gave for this shape.
         seed: Stateless seed.
+        share: Which rows of the batch these are; None for all.
 
     Returns:
         The pictures with -1, the level of silence, in the slices.
     """
     count = tf.shape(bank.columns)[0]
-    picks = tf.random.stateless_uniform([2, tf.shape(pictures)[0]], seed, 0, count, dtype=tf.int32)
+    size = share.total if share else tf.shape(pictures)[0]
+    picks = tf.random.stateless_uniform([2, size], seed, 0, count, dtype=tf.int32)
+    if share:
+        picks = tf.gather(picks, share.rows, axis=1)
     columns = tf.gather(bank.columns, picks[0])[:, :, tf.newaxis, tf.newaxis]
     bands = tf.gather(bank.bands, picks[1])[:, tf.newaxis, :, tf.newaxis]
     return tf.where(columns & bands, pictures, -1.0)
 
 
-def no_calls(count: Any, samples: int, sample_rate: int, seed: Any) -> Any:
+def no_calls(
+    count: Any, samples: int, sample_rate: int, seed: Any, share: Share | None = None
+) -> Any:
     """Make frames without a bird: coloured noise with hum at many levels, and silence.
 
     Args:
-        count: Frames to make.
+        count: Frames to make over all devices.
         samples: Samples of a frame.
         sample_rate: Samples per second.
         seed: Stateless seed.
+        share: Which rows of the batch these are; None for all.
 
     Returns:
-        float32 in [-1, 1], shape (count, samples). Power falls with frequency f as f ** -k, k from
-        -0.5 to 2.5 (white is 0, pink 1, brown 2); mains hum of 50 or 60 Hz adds to it.
+        float32 in [-1, 1], shape (count or rows of the share, samples). Power falls with frequency
+        f as f ** -k, k from -0.5 to 2.5 (white is 0, pink 1, brown 2); mains hum of 50 or 60 Hz
+        adds to it.
     """
     seeds = tf.random.split(seed, 7)
 
     def draw(number: int, low: float, high: float) -> Any:
-        return tf.random.stateless_uniform([count, 1], seeds[number], low, high)
+        return _uniform(count, seeds[number], low, high, share)[:, tf.newaxis]
 
     length = 1 << (samples - 1).bit_length()
-    spectrum = tf.signal.rfft(tf.random.stateless_normal([count, length], seeds[0]))
+    white = tf.random.stateless_normal([count, length], seeds[0])
+    spectrum = tf.signal.rfft(white if share is None else tf.gather(white, share.rows))
     hz = tf.range(1, length // 2 + 2, dtype=tf.float32) * (sample_rate / length)
     slope = (hz / 1000.0) ** (-draw(1, -0.5, 2.5) / 2)
     # Below 20 Hz microphones hear nothing, and brown noise would be all rumble.

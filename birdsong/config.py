@@ -211,6 +211,9 @@ class TrainConfig(Settings):
         description="Numbers that the network trains in; weights and the exported graph are "
         "float32 always",
     )
+    devices: int = Field(
+        default=1, ge=1, le=64, description="GPUs of this host that share each step"
+    )
     seed: int = Field(default=0, ge=0, description="Seed of weights, order and augmentation")
 
 

@@ -11,7 +11,7 @@ from birdsong import pages
 from birdsong.config import Hyperparameters, TrainConfig, TuneConfig
 
 if TYPE_CHECKING:
-    from birdsong.training import Epoch
+    from birdsong.training_state import Epoch
 
 
 def write_training(

@@ -99,7 +99,8 @@ def _search(
 
     from birdsong.features import FeatureSet
     from birdsong.tensorflow_setup import keras
-    from birdsong.training import Epoch, fit
+    from birdsong.training import fit
+    from birdsong.training_state import Epoch
 
     features = FeatureSet(development_path)
     if not features.select("validation"):

@@ -1,15 +1,15 @@
 """Train the network on weak labels, choose its best epoch, and write the model artifact."""
 
+import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from birdsong import artifacts, augment, baseline, history, progress, weak_labels
+from birdsong import artifacts, augment, baseline, devices, history, progress, weak_labels
 from birdsong.checkpoints import Checkpoints, folder_beside, key
 from birdsong.config import FRONT_ENDS, FeatureConfig, Hyperparameters, TrainConfig
 from birdsong.errors import ConfigError, DataError
@@ -18,79 +18,13 @@ from birdsong.frontend_graph import FrontEnd
 from birdsong.model import export, in_float32, start_network
 from birdsong.tensorflow_setup import keras, tf
 from birdsong.training_data import Batch, TrainingWindows, Windows, read_ahead
+from birdsong.training_state import Epoch, Fit
 
 WARM_UP_SHARE = 0.05
 """Share of all steps over which the learning rate rises from 0; then it falls along a cosine."""
 
 SCORED_TOGETHER = 8
 """Windows of validation that are scored at a time: at most 96 frames."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch showed; `validation_*` are None without a validation part."""
-
-    epoch: int
-    loss: float
-    validation_loss: float | None
-    validation_accuracy: float | None
-    learning_rate: float
-    seconds: float
-
-
-@dataclass
-class Fit:
-    """A training so far; a finished one's network carries the weights of the best epoch."""
-
-    network: Any
-    started_from: str
-    epochs: list[Epoch] = field(default_factory=list)
-    best_epoch: int = 0
-    accuracy: float | None = None
-    stopped_early: bool = False
-    best_weights: list[NDArray[Any]] = field(default_factory=list, repr=False)
-    lowest_loss: float | None = None
-    last_rise: int = 0
-    checkpoints: Checkpoints | None = None
-
-    def take(self, epoch: Epoch, patience: int) -> None:
-        """Add an epoch, keep its weights if it is the best, and see whether to stop."""
-        self.epochs.append(epoch)
-        figure, loss = epoch.validation_accuracy, epoch.validation_loss
-        if figure is None or loss is None:
-            self.best_epoch = self.last_rise = epoch.epoch
-        else:
-            rise = round(figure, 2) - (-1 if self.accuracy is None else round(self.accuracy, 2))
-            if rise > 0:
-                self.last_rise = epoch.epoch
-            lower = self.lowest_loss is None or loss < self.lowest_loss
-            if rise > 0 or (rise == 0 and lower):
-                self.best_epoch, self.accuracy, self.lowest_loss = epoch.epoch, figure, loss
-                self.best_weights = self.network.get_weights()
-        self.stopped_early = bool(patience) and epoch.epoch - self.last_rise >= patience
-
-    def keep(self, variables: list[Any]) -> None:
-        """Write a checkpoint, where there is a place for them."""
-        if self.checkpoints:
-            names = ("best_epoch", "accuracy", "stopped_early", "lowest_loss", "last_rise")
-            state = {name: getattr(self, name) for name in names}
-            state["epochs"] = [epoch.__dict__ for epoch in self.epochs]
-            values = [variable.numpy() for variable in variables]
-            self.checkpoints.save(len(self.epochs), state, [values, self.best_weights])
-
-    def resume(self, variables: list[Any], label: str) -> None:
-        """Go on from the newest checkpoint, where there is one."""
-        found = self.checkpoints.load(2) if self.checkpoints else None
-        if found is None:
-            return
-        state, (values, self.best_weights) = found
-        self.epochs = [Epoch(**epoch) for epoch in state.pop("epochs")]
-        number = state.pop("epoch")
-        for name, value in state.items():
-            setattr(self, name, value)
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
-        print(f"{label}: resumed after epoch {number}.", flush=True)
 
 
 class Trainer:
@@ -125,21 +59,10 @@ class Trainer:
         self.config = config
         self.hyperparameters = hyperparameters
         self.front_end_config = front_end
-        self.network, self.started_from = start_network(config, hyperparameters.dropout, codes)
+        self.strategy = devices.strategy(config.devices)
+        with self.strategy.scope() if self.strategy else contextlib.nullcontext():
+            self._build(codes, steps)
         self.front_end = FrontEnd(front_end)
-        warm_up = round(WARM_UP_SHARE * steps)
-        rate = hyperparameters.learning_rate
-        self.schedule = keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=rate / (warm_up + 1),
-            decay_steps=max(1, steps - warm_up),
-            warmup_target=rate,
-            warmup_steps=warm_up,
-        )
-        self.optimizer = keras.optimizers.Adam(self.schedule)
-        if config.precision == "mixed_float16":
-            # Small gradients would be 0 in float16; steps whose scaled ones overflow are left out.
-            self.optimizer = keras.optimizers.LossScaleOptimizer(self.optimizer)
-        self.optimizer.build(self.network.trainable_variables)
         self.masks = augment.draw_masks(
             front_end.picture_shape,
             hyperparameters.time_mask,
@@ -151,43 +74,78 @@ class Trainer:
         self.step = tf.function(self._step, reduce_retracing=True)
         self.score = tf.function(self._score, reduce_retracing=True)
 
-    def best_frames(self, batch: Batch, seed: Any) -> Any:
+    def _build(self, codes: list[str], steps: int) -> None:
+        self.network, self.started_from = start_network(
+            self.config, self.hyperparameters.dropout, codes
+        )
+        if self.strategy:
+            devices.synchronise(self.network)
+        warm_up = round(WARM_UP_SHARE * steps)
+        rate = self.hyperparameters.learning_rate
+        self.schedule = keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=rate / (warm_up + 1),
+            decay_steps=max(1, steps - warm_up),
+            warmup_target=rate,
+            warmup_steps=warm_up,
+        )
+        self.optimizer = keras.optimizers.Adam(self.schedule)
+        if self.config.precision == "mixed_float16":
+            # Small gradients would be 0 in float16; steps whose scaled ones overflow are left out.
+            self.optimizer = keras.optimizers.LossScaleOptimizer(self.optimizer)
+        self.optimizer.build(self.network.trainable_variables)
+
+    def best_frames(self, batch: Batch, seed: Any, share: augment.Share | None = None) -> Any:
         """Cut the recordings anew and take each one's frame that scores highest for its species.
 
         Returns:
             float32 in [-1, 1], shape (recordings, frame_samples); no gradient flows through it.
         """
         size = self.front_end_config.frame_samples
-        starts = augment.random_starts(batch.samples, size, seed)
+        starts = augment.random_starts(batch.samples, size, seed, share)
         frames, owner = weak_labels.cut_frames(batch.waveforms, batch.samples, starts, size)
         logits = self.network(self.front_end(frames), training=False)
         own = tf.gather(logits, tf.gather(batch.primary, owner), batch_dims=1)
         best = weak_labels.best_frames(own, owner, tf.shape(batch.samples)[0])
         return tf.stop_gradient(tf.gather(frames, best))
 
-    def examples(self, batch: Batch, seed: Any) -> tuple[Any, Any]:
+    def examples(
+        self, batch: Batch, seed: Any, share: augment.Share | None = None
+    ) -> tuple[Any, Any]:
         """Augmented pictures of the best frames and of frames without a bird, and their labels."""
         seeds = tf.random.split(seed, 5)
         config = self.front_end_config
-        frames = self.best_frames(batch, seeds[0])
+        frames = self.best_frames(batch, seeds[0], share)
         partners = tf.cast(batch.partners, tf.float32) * (1 / weak_labels.FULL_SCALE)
         partners = tf.where(batch.paired[:, tf.newaxis], partners, frames)
-        frames = augment.mix(frames, partners, seeds[1])
-        recordings = tf.cast(tf.shape(frames)[0], tf.float32)
+        frames = augment.mix(frames, partners, seeds[1], share)
+        recordings = tf.cast(share.total if share else tf.shape(frames)[0], tf.float32)
         count = tf.cast(tf.math.ceil(augment.NO_CALL_SHARE * recordings), tf.int32)
-        silent = augment.no_calls(count, config.frame_samples, config.sample_rate, seeds[2])
+        made, all_made = devices.of_pictures(share, count)
+        silent = augment.no_calls(count, config.frame_samples, config.sample_rate, seeds[2], made)
         pictures = self.front_end(tf.concat([frames, silent], axis=0))
-        pictures = augment.raise_floor(pictures, self.hyperparameters.reduce_db, seeds[3])
-        pictures = augment.mask(pictures, self.masks, seeds[4])
-        absent = tf.zeros([count, tf.shape(batch.labels)[1]], batch.labels.dtype)
+        pictures = augment.raise_floor(pictures, self.hyperparameters.reduce_db, seeds[3], all_made)
+        pictures = augment.mask(pictures, self.masks, seeds[4], all_made)
+        absent = tf.zeros([tf.shape(silent)[0], tf.shape(batch.labels)[1]], batch.labels.dtype)
         return pictures, tf.concat([batch.labels, absent], axis=0)
 
-    def _step(self, batch: Batch, number: Any) -> Any:
+    def place(self, batch: Batch) -> Any:
+        """A batch of NumPy arrays as `step` takes it: tensors, on several devices shared out."""
+        return devices.share_out(self.strategy, batch) if self.strategy else as_tensors(batch)
+
+    def _step(self, batch: Any, number: Any) -> Any:
+        if self.strategy is None:
+            return self._step_of_one(batch, None, number)
+        losses = self.strategy.run(self._step_of_one, (*batch, number))
+        return self.strategy.reduce("SUM", losses, axis=None)
+
+    def _step_of_one(self, batch: Batch, share: augment.Share | None, number: Any) -> Any:
         seed = tf.stack([tf.constant(self.config.seed % 2**31, tf.int32), number])
-        pictures, labels = self.examples(batch, seed)
+        pictures, labels = self.examples(batch, seed, share)
         with tf.GradientTape() as tape:
             logits = self.network(pictures, training=True)
             loss = weak_labels.crossentropy_modified(labels, logits, self.config.pos_weight)
+            if share:
+                loss = devices.part_of_mean(loss, labels)
             scaled = self.optimizer.scale_loss(loss)
         variables = self.network.trainable_variables
         self.optimizer.apply(tape.gradient(scaled, variables), variables)
@@ -272,7 +230,7 @@ def _run_epoch(
     losses = []
     batches = read_ahead(windows.epoch(number, trainer.config.batch_size))
     for step, batch in enumerate(batches):
-        losses.append(trainer.step(as_tensors(batch), tf.constant((number - 1) * steps + step)))
+        losses.append(trainer.step(trainer.place(batch), tf.constant((number - 1) * steps + step)))
     loss = float(np.mean([float(value) for value in losses]))
     if not np.isfinite(loss):
         raise DataError(

@@ -26,6 +26,7 @@ def tune(
     pos_weight: float = 1.0,
     class_balance: float = 0.0,
     precision: str = "float32",
+    devices: int = 1,
     registry: str = "",
     train_seed: int = 0,
 ) -> None:
@@ -48,6 +49,7 @@ def tune(
         pos_weight: Weight of positives in the loss.
         class_balance: 0 for every recording equally often, 1 for every species equally often.
         precision: float32, mixed_bfloat16 or mixed_float16 (faster on GPUs with tensor cores).
+        devices: GPUs of one host that share each training step.
         registry: MLflow's address, where models:/NAME/VERSION is looked up.
         train_seed: Seed of weights, order and augmentation.
 
@@ -73,6 +75,7 @@ def tune(
             pos_weight=pos_weight,
             class_balance=class_balance,
             precision=precision,
+            devices=devices,
             registry=registry,
             seed=train_seed,
         ),
