@@ -148,10 +148,12 @@ def examine(runs: Path) -> dict[str, dict[str, object]]:
     ways = {
         "processes": here,
         "docker": _missing(
+            (True, _LATER),
             (docker is None, "Docker is not installed."),
             (docker == "", "Docker is installed but its engine does not answer."),
         ),
         "kubeflow": _missing(
+            (True, _LATER),
             (kubectl is None, "kubectl is not installed."),
             (
                 kubectl is not None and not cluster and kind is None,
@@ -163,7 +165,9 @@ def examine(runs: Path) -> dict[str, dict[str, object]]:
             ),
             (not docker, "Images cannot be built here without Docker."),
         ),
-        "sagemaker": _missing((not aws, "No AWS credentials are set up (aws configure).")),
+        "sagemaker": _missing(
+            (True, _LATER), (not aws, "No AWS credentials are set up (aws configure).")
+        ),
     }
     return {
         "machine": {
@@ -197,6 +201,8 @@ _WAYS = {
     "kubeflow": "submit to Kubeflow Pipelines",
     "sagemaker": "train and serve on SageMaker",
 }
+_LATER = "It is not in this version."
+"""Said of the ways that birdsong has no command for, whatever this machine has."""
 
 
 def as_text(findings: Mapping[str, Mapping[str, object]]) -> str:

@@ -14,8 +14,15 @@ app = typer.Typer(help="Look at runs.", no_args_is_help=True)
 def list_runs(runs: RunsFolder = Path("runs")) -> None:
     """List the runs, newest first."""
     from birdsong.cli.console import table_of_runs
+    from birdsong.errors import ConfigError
     from birdsong.runs import record
 
+    if not runs.is_dir():
+        what = "a file" if runs.exists() else "not there"
+        raise ConfigError(
+            f"--runs {runs}: it is {what}. Name the folder of runs, or start one with "
+            "`python pipeline.py run`."
+        )
     table_of_runs(record.list_runs(runs), runs)
 
 

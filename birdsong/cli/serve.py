@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from birdsong.cli.options import RunsFolder
 from birdsong.errors import ConfigError
 
 
@@ -26,7 +27,7 @@ def serve(
             "the runs folder."
         ),
     ] = "",
-    runs: Annotated[Path, typer.Option(help="Folder of runs, with their registry.")] = Path("runs"),
+    runs: RunsFolder = Path("runs"),
     host: Annotated[
         str,
         typer.Option(

@@ -153,5 +153,34 @@ def check(values: Mapping[str, Any]) -> None:
         problems["front_end: small is too small for inception_v3; choose full."] = None
     if values.get("target") == "sagemaker":
         problems["target: sagemaker is not there yet; choose none or local."] = None
+    problems |= dict.fromkeys(_problems_of_places(values))
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def _problems_of_places(values: Mapping[str, Any]) -> list[str]:
+    """What register and train would say only hours later: no such registry, no such weights."""
+    problems = []
+    if registry := values.get("registry"):
+        from birdsong.registry import Place
+
+        try:
+            Place.parse(str(registry))
+        except BirdsongError as error:
+            problems.append(str(error))
+        except ValueError as error:  # of urllib: http://[
+            problems.append(f"registry {registry!r} is no address ({error}).")
+    weights = str(values.get("weights", "none"))
+    if weights == "imagenet" and values.get("backbone") == "tiny":
+        problems.append(
+            "weights: backbone tiny has no ImageNet weights; choose weights=none, or another "
+            "backbone."
+        )
+    named = weights in ("imagenet", "none") or weights.startswith("models:/")
+    here = not named and "://" not in weights
+    if here and not Path(weights).expanduser().is_file():
+        problems.append(
+            f"weights: {weights} does not exist. Give imagenet, none, a .h5 file or its URI, "
+            "or models:/NAME/VERSION."
+        )
+    return problems

@@ -7,7 +7,9 @@ Seconds are estimates from rates that were measured on one machine, and say so.
 import io
 import os
 import shutil
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +17,15 @@ from typing import Any
 
 from birdsong.config import SAMPLE_RATE
 from birdsong.errors import ConfigError
-from birdsong.layouts import AUDIO, DECODED
+from birdsong.layouts import AUDIO, DECODED, is_junk
+from birdsong.sources import list_files
 
 BYTES_PER_SECOND = 2 * SAMPLE_RATE
 """Of stored features in PCM, 44,100."""
 
 _SAMPLE = 40
+_LARGEST_MEMBER = 32_000_000
+"""Bytes of a zip's member that is read into memory for its duration."""
 _FLAC_SHARE = 0.6
 _MARGIN = 500_000_000
 """Bytes for models, reports, the registry and a little air."""
@@ -139,42 +144,56 @@ def _look(plan: Plan, source: Path, most_seconds: float) -> float:
     return plan.audio_seconds * kept_share
 
 
-def _audio_files(folder: Path) -> Iterator[tuple[Path, int]]:
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if Path(name).suffix.lower() in AUDIO and not name.startswith("."):
-                path = Path(place, name)
-                yield path, path.stat().st_size
+def _audio_files(folder: Path) -> Iterator[tuple[str, int]]:
+    """Place and bytes of each recording, as ingest finds them."""
+    return ((file.uri, file.size) for file in list_files(str(folder)) if _is_audio(file.path))
+
+
+def _is_audio(name: str) -> bool:
+    return Path(name).suffix.lower() in AUDIO and not is_junk(name)
 
 
 def _look_into_zip(path: Path) -> tuple[list[int], list[tuple[int, float]]]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = [
-                entry
-                for entry in archive.infolist()
-                if Path(entry.filename).suffix.lower() in AUDIO
-                and not Path(entry.filename).name.startswith(".")
-            ]
-            sampled = []
-            for entry in entries[:: max(len(entries) // (_SAMPLE // 2), 1)]:
-                seconds = _duration(io.BytesIO(archive.read(entry)))
-                if seconds is not None and entry.file_size:
-                    sampled.append((entry.file_size, seconds))
-            return [entry.file_size for entry in entries], sampled
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        archive = zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile, EOFError, struct.error, ValueError) as error:
         raise ConfigError(
             f"source {path}: the zip cannot be read ({error}). Download or pack it again."
         ) from error
+    with archive:
+        entries = [entry for entry in archive.infolist() if _is_audio(entry.filename)]
+        sampled = []
+        for entry in entries[:: max(len(entries) // (_SAMPLE // 2), 1)]:
+            seconds = _duration_in_zip(archive, entry)
+            if seconds is not None and entry.file_size:
+                sampled.append((entry.file_size, seconds))
+        return [entry.file_size for entry in entries], sampled
 
 
-def _duration(file: Path | io.BytesIO) -> float | None:
+def _duration_in_zip(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> float | None:
+    if entry.file_size > _LARGEST_MEMBER:
+        return None
+    try:
+        return _duration(io.BytesIO(archive.read(entry)))
+    except (
+        OSError,
+        ValueError,
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+        EOFError,
+        struct.error,
+        zlib.error,
+    ):
+        return None  # as a file that is unreadable
+
+
+def _duration(file: str | io.BytesIO) -> float | None:
     import soundfile
 
     try:
-        return float(soundfile.info(str(file) if isinstance(file, Path) else file).duration)
-    except (OSError, RuntimeError):
+        return float(soundfile.info(file).duration)
+    except (OSError, RuntimeError, ValueError):  # the last one of a name that is not UTF-8
         return None  # ingest will say which ones are unreadable
 
 

@@ -65,6 +65,11 @@ def birdsong(
         ("test_fraction=0.99", "nothing is left to train on"),
         ("weights_sha256=abc", "weights_sha256"),
         ("target=sagemaker", "sagemaker is not there yet"),
+        ("registry=mlruns", "registry 'mlruns' is not understood"),
+        ("registry=sqlite:mlflow.db", "registry 'sqlite:mlflow.db' is not understood"),
+        ("registry=http://[mlflow", "is no address"),
+        ("weights=nowhere/best.weights.h5", "nowhere/best.weights.h5 does not exist"),
+        ("weights=imagenet", "backbone tiny has no ImageNet weights"),
     ],
 )
 def test_a_setting_that_does_not_fit_is_refused_before_anything_starts(
@@ -118,6 +123,58 @@ def test_a_broken_zip_is_refused(birdsong: Command) -> None:
     code, _, err = birdsong("run", "--source", "birds.zip", "--dry-run")
     assert code == 2
     assert "zip cannot be read" in err
+
+
+def test_a_name_that_is_not_utf_8_does_not_stop_the_plan(birdsong: Command) -> None:
+    write_songs(Path("songs"), 4, 3.0)
+    Path(os.fsdecode(b"songs/sp0/bad\xe9.wav")).write_bytes(b"no song")
+    code, out, err = birdsong("run", "--source", "songs", "--dry-run")
+    assert (code, err) == (0, "")
+    assert "recordings  5," in out
+
+
+def test_the_plan_follows_links_to_folders_and_passes_by_links_to_nothing(
+    birdsong: Command,
+) -> None:
+    write_songs(Path("elsewhere"), 6, 2.0)
+    Path("songs").mkdir()
+    for name in ("sp0", "sp1"):
+        Path("songs", name).symlink_to(Path("elsewhere", name).absolute())
+    Path("songs/gone.wav").symlink_to("nowhere.wav")
+    Path("elsewhere/sp0/loop").symlink_to(Path("elsewhere").absolute())
+    code, out, err = birdsong("run", "--source", "songs", "--dry-run")
+    assert (code, err) == (0, "")
+    assert "recordings  6," in out
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_one_damaged_member_of_a_zip_does_not_stop_the_plan(birdsong: Command, method: int) -> None:
+    write_songs(Path("songs"), 6, 2.0)
+    with zipfile.ZipFile("songs.zip", "w", method) as archive:
+        for place in sorted(Path("songs").rglob("*.wav")):
+            archive.write(place)
+        begin = archive.infolist()[2].header_offset
+    data = bytearray(Path("songs.zip").read_bytes())
+    data[begin + 50 : begin + 70] = b"\xff" * 20
+    Path("songs.zip").write_bytes(data)
+    code, out, err = birdsong("run", "--source", "songs.zip", "--dry-run")
+    assert (code, err) == (0, "")
+    assert "recordings  6," in out
+    assert "5 of 6 recordings" in out
+
+
+def test_a_huge_member_of_a_zip_is_not_read_for_its_duration(
+    birdsong: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_songs(Path("songs"), 6, 2.0)
+    soundfile.write("songs/long.wav", np.zeros(8000 * 20), 8000)
+    with zipfile.ZipFile("songs.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for place in sorted(Path("songs").rglob("*.wav")):
+            archive.write(place)
+    monkeypatch.setattr(plan, "_LARGEST_MEMBER", 100_000)
+    code, out, _ = birdsong("run", "--source", "songs.zip", "--dry-run")
+    assert code == 0
+    assert "6 of 7 recordings" in out
 
 
 @pytest.mark.parametrize(
@@ -241,8 +298,26 @@ def test_runs_are_listed_and_shown(birdsong: Command) -> None:
 
 
 def test_no_runs_are_said_to_be_none(birdsong: Command) -> None:
+    Path("none").mkdir()
     code, out, _ = birdsong("runs", "list", "--runs", "none")
     assert (code, out) == (0, "No runs in none.\n")
+
+
+def test_a_place_that_is_no_folder_of_runs_is_not_said_to_hold_none(birdsong: Command) -> None:
+    Path("file").write_text("")
+    for name, said in (("file", "it is a file"), ("gone", "it is not there")):
+        code, out, err = birdsong("runs", "list", "--runs", name)
+        assert (code, out) == (2, "")
+        assert said in err
+
+
+def test_serve_looks_for_its_registry_in_the_runs_folder_of_the_environment(
+    birdsong: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BIRDSONG_RUNS", "my-runs")
+    code, _, err = birdsong("serve")
+    assert code == 2
+    assert "my-runs/registry/mlflow.db" in err
 
 
 def test_a_console_that_knows_only_ascii_gets_words(tmp_path: Path) -> None:
@@ -268,6 +343,9 @@ def test_doctor_says_that_runs_work_here_and_what_else_is_missing(birdsong: Comm
     code, out, _ = birdsong("doctor")
     assert code == 0
     assert "ready    run here, a process per step" in out
+    for way in ("docker", "kubeflow", "sagemaker"):  # whatever this machine has
+        assert findings["ways"][way][0] == "It is not in this version."
+    assert out.count("ready  ") == 1
 
 
 def test_doctor_never_prints_a_credential(
