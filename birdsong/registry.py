@@ -328,6 +328,12 @@ def _advice(place: Place, text: str) -> str:
             f"({mlflow.__version__}): {first} Use the MLflow that wrote it, or (for an older "
             f"database, after a copy) `mlflow db upgrade {place.uri}`, or give another registry."
         )
+    half_made = ("already exists", "no such column", "no such table")
+    if place.file is not None and any(words in text for words in half_made):
+        return (
+            f"The registry {place.file} was left half-made ({first}). Move that file away; its "
+            "bundles stay in the folder beside it, and the next register makes a new one."
+        )
     if place.file is None:
         return (
             f"The MLflow server {place.uri} did not do what was asked: {first} Check that it "
@@ -349,7 +355,26 @@ def _client(place: Place) -> Any:
         # plugin, which takes any server for an Amazon one. Failures are exceptions.
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        if place.file is not None and not place.file.exists():
+            _make_database(place.file)
         return MlflowClient(place.uri, registry_uri=place.uri)
+
+
+def _make_database(file: Path) -> None:
+    """Let MLflow make its tables aside, then rename: half of them would refuse every later use.
+
+    It takes seconds, in which the step may be cancelled or killed.
+    """
+    from mlflow.tracking import MlflowClient
+
+    aside = file.with_name(f".{file.name}.writing")
+    for left in file.parent.glob(f"{aside.name}*"):  # of one that was killed
+        left.unlink()
+    uri = f"sqlite:///{aside}"
+    client = MlflowClient(uri, registry_uri=uri)
+    client.search_experiments(max_results=1)
+    client.search_registered_models(max_results=1)
+    aside.rename(file)
 
 
 class _Shelf:

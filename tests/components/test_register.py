@@ -245,6 +245,37 @@ def test_a_locked_database_is_told_within_seconds(
     assert not (tmp_path / "v").exists()
 
 
+def test_a_kill_while_the_database_is_made_does_not_spoil_it(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path / 'registry/mlflow.db'}"
+    program = (
+        "import sys; from birdsong.registry import Place, _Shelf\n"
+        "place = Place.parse(sys.argv[1])\n"
+        "with place.locked(): _Shelf(place)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program, address])
+    try:
+        give_up = time.monotonic() + 60
+        while not any((tmp_path / "registry").glob("*mlflow.db*writing")):
+            assert time.monotonic() < give_up
+            assert child.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.2)
+    finally:
+        child.kill()
+        assert child.wait() == -signal.SIGKILL
+    assert not (tmp_path / "registry/mlflow.db").exists()
+    _register(write_stages(tmp_path / "a"), tmp_path / "v", address)
+    assert [entry.version for entry in list_versions("birdsong", address)] == [1]
+
+
+def test_a_half_made_database_says_what_to_move_away(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "half.db") as database:
+        database.execute("create table experiments (experiment_id integer)")
+    database.close()
+    with pytest.raises(StorageError, match="Move that file away"):
+        _register(write_stages(tmp_path / "a"), tmp_path / "v", f"sqlite:///{tmp_path / 'half.db'}")
+
+
 def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
     (tmp_path / "photo.db").write_bytes(b"\xff\xd8" * 5000)
     with pytest.raises(StorageError, match="not an MLflow database"):
