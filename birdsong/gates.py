@@ -182,10 +182,12 @@ def _compared(
         f"recordings, difference {difference:+.3f}"
     )
     if interval.low is None or interval.high is None:
+        # No interval, no doubt to give the benefit of: the figures themselves decide.
+        accepted = difference >= 0
         return Verdict(
-            True,
-            f"Not shown to be worse than {other}: {told}; the test recordings are all of one "
-            "group, which gives no interval.",
+            accepted,
+            f"{'Not worse' if accepted else 'Worse'} than {other}: {told}; the test recordings are "
+            "too few groups for an interval (group_by, test_fraction).",
             figures,
         )
     figures |= {

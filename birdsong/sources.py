@@ -91,11 +91,17 @@ def list_files(source: str) -> Iterator[File]:
     raise ConfigError(f"{source!r} has no files to list.")
 
 
-def _file(name: str, **rest: Any) -> File:
+def _file(name: str, uri: str, **rest: Any) -> File:
     if clean_path(name) is not None:
-        return File(path=name, **rest)
-    shown = name.encode("utf-8", "backslashreplace").decode()
-    return File(path=shown, fault=f"the name {shown!r} is not a plain relative path", **rest)
+        return File(path=name, uri=uri, **rest)
+    # Tables hold UTF-8 alone; the file is not read, so its place may be shown escaped.
+    shown, uri = _escaped(name), _escaped(uri)
+    fault = f"the name {shown!r} is not a plain relative path"
+    return File(path=shown, uri=uri, fault=fault, **rest)
+
+
+def _escaped(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _list_folder(root: Path) -> Iterator[File]:

@@ -152,17 +152,18 @@ def test_a_table_without_the_needed_columns_is_an_error_that_names_them(tmp_path
         judge("baseline", bundle, None, seed=0)
 
 
-def test_recordings_of_a_single_group_cannot_refuse_a_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("better", [True, False])
+def test_on_a_single_group_the_figures_alone_decide(tmp_path: Path, better: bool) -> None:
     bundle = _bundle(
         tmp_path,
-        correct=[False] * 12,
-        baseline_correct=[True] * 12,
+        correct=[better] * 12,
+        baseline_correct=[not better] * 12,
         groups=["one"] * 12,
         sha256s=[f"{i:064x}" for i in range(12)],
     )
     verdict = judge("baseline", bundle, None, seed=0)
-    assert verdict.accepted
-    assert "all of one group" in verdict.reason
+    assert verdict.accepted == better
+    assert "too few groups for an interval" in verdict.reason
     assert np.isfinite(list(verdict.figures.values())).all()
 
 

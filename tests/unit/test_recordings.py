@@ -315,6 +315,15 @@ def test_a_failed_run_keeps_the_artifact_of_the_run_before(birds: Path, tmp_path
     assert artifacts.read_spec(tmp_path / "out/rec") == before
 
 
+def test_a_name_that_is_not_utf_8_is_listed_and_the_others_go_on(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    for number in range(3):
+        save(root / f"a/{number}.wav", song(number))
+    (root / "a/2.wav").rename(root / os.fsdecode(b"a/bad\xe9.wav"))
+    assert run(root, tmp_path)["recordings"] == 2
+    assert problems(tmp_path) == {"a/bad\\udce9.wav": ("unreadable", True)}
+
+
 def test_the_audit_shows_hostile_names_as_text(tmp_path: Path) -> None:
     root = tmp_path / "in"
     save(root / "a/1.wav", song(1))
