@@ -68,7 +68,11 @@ def write_report(path: str | Path, table: "pd.DataFrame", config: SplitConfig) -
         numbers=(1, 2, 3),
         name="grouped_by",
     )
-    held_out = [part for part in PARTS[1:] if counts[part].sum()]
+    held_out = [  # parts that were asked for, also where they came out empty
+        part
+        for part in PARTS[1:]
+        if (counts[part].sum() if config.split_column else wanted[part] > 0)
+    ]
     short = counts[(counts[held_out] == 0).any(axis=1) | (counts["train"] == 0)]
     groups_of = table.groupby("label")["group"].nunique()
     names = table.groupby("label")["common_name"].first()

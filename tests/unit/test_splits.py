@@ -338,3 +338,14 @@ def test_real_metadata_of_14852_recordings_is_shared_out_in_seconds(tmp_path):
         missing = set(counts.index[counts[part] == 0])
         assert summary[f"species_without_{part}"] == len(missing)
         assert set(listed.index[listed.str.contains(part)]) == missing
+
+
+def test_a_part_that_was_asked_for_and_came_out_empty_is_told_on_the_page(tmp_path):
+    # Two groups of each species: none can go to validation.
+    table = make_table(count=4, species=2)
+    table["author"] = [f"author {number}" for number in range(len(table))]
+    parts = run(tmp_path, table, SplitConfig())
+    assert "validation" not in set(parts["part"])
+    page = (tmp_path / "leaks.html").read_text()
+    assert "Every species is in every part" not in page
+    assert "validation" in read_table(page, "species")["missing in"].iloc[0]
