@@ -121,9 +121,10 @@ def test_a_server_that_is_not_ready_in_time_is_stopped(good: Path, tmp_path: Pat
 def test_no_server_outlives_a_deploy_that_is_ended_by_a_signal(
     good: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
+    # A shell starts background jobs with SIGINT ignored, and the tests may be one.
     code = (
-        "import sys; from birdsong.deployment import deploy; "
-        "from birdsong.config import DeployConfig; "
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from birdsong.deployment import deploy; from birdsong.config import DeployConfig; "
         "deploy(sys.argv[1], sys.argv[2], DeployConfig())"
     )
     process = subprocess.Popen(
