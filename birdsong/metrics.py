@@ -133,6 +133,8 @@ class Figures:
             positives = weights @ self._positive
             # 2 TP + FP + FN = TP + FP + positives.
             f1 = np.where(positives > 0, 2 * hits / (hits + wrong + positives), np.nan)
+            if not np.isfinite(self.thresholds).any():
+                f1[:] = np.nan  # without any threshold there is nothing to measure
             return {
                 "accuracy": weights @ self._right / total,
                 "top3_accuracy": weights @ self._right3 / total,

@@ -123,8 +123,15 @@ def test_f1_needs_a_score_above_the_threshold_not_at_it() -> None:
 
 def test_a_species_without_a_threshold_is_never_heard() -> None:
     labels = metrics.label_matrix(["a", "b"], [[], []], ["a", "b"])
+    figures = Figures(np.ones((2, 2), np.float32), labels, np.array([0.5, np.nan]))
+    # a is found, but also where b sings: 2/3; b is never heard: 0.
+    assert figures.weighted(_once(2))["macro_f1"][0] == pytest.approx(1 / 3)
+
+
+def test_without_any_threshold_there_is_no_f1() -> None:
+    labels = metrics.label_matrix(["a", "b"], [[], []], ["a", "b"])
     figures = Figures(np.ones((2, 2), np.float32), labels, np.array([np.nan, np.nan]))
-    assert figures.weighted(_once(2))["macro_f1"][0] == 0
+    assert np.isnan(figures.weighted(_once(2))["macro_f1"][0])
 
 
 def test_the_interval_of_groups_is_wider_than_that_of_recordings() -> None:
