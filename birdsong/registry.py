@@ -6,8 +6,10 @@ about 5 s. Where the registry is a SQLite file, the bundles lie in a folder besi
 
 import contextlib
 import fcntl
+import glob
 import logging
 import os
+import re
 import shutil
 import sqlite3
 import time
@@ -328,8 +330,8 @@ def _advice(place: Place, text: str) -> str:
             f"({mlflow.__version__}): {first} Use the MLflow that wrote it, or (for an older "
             f"database, after a copy) `mlflow db upgrade {place.uri}`, or give another registry."
         )
-    half_made = ("already exists", "no such column", "no such table")
-    if place.file is not None and any(words in text for words in half_made):
+    half_made = re.search(r"table \w+ already exists|no such (column|table)", text)
+    if place.file is not None and half_made:
         return (
             f"The registry {place.file} was left half-made ({first}). Move that file away; its "
             "bundles stay in the folder beside it, and the next register makes a new one."
@@ -355,7 +357,7 @@ def _client(place: Place) -> Any:
         # plugin, which takes any server for an Amazon one. Failures are exceptions.
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        if place.file is not None and not place.file.exists():
+        if place.file is not None and not (place.file.exists() and place.file.stat().st_size):
             _make_database(place.file)
         return MlflowClient(place.uri, registry_uri=place.uri)
 
@@ -368,13 +370,13 @@ def _make_database(file: Path) -> None:
     from mlflow.tracking import MlflowClient
 
     aside = file.with_name(f".{file.name}.writing")
-    for left in file.parent.glob(f"{aside.name}*"):  # of one that was killed
+    for left in file.parent.glob(f"{glob.escape(aside.name)}*"):  # of one that was killed
         left.unlink()
     uri = f"sqlite:///{aside}"
     client = MlflowClient(uri, registry_uri=uri)
     client.search_experiments(max_results=1)
     client.search_registered_models(max_results=1)
-    aside.rename(file)
+    aside.replace(file)
 
 
 class _Shelf:
