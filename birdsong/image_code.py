@@ -18,8 +18,13 @@ STAGES = {
     "data": ("ingest", "split", "featurize"),
     "train": ("tune", "train", "evaluate_threshold"),
     "cloud": ("register", "deploy"),
+    "serve": (),
 }
 """Image target to the stages that run in it, as in components/images.py."""
+
+PROGRAMS = {"serve": ("serving.server",)}
+"""Image target to modules of birdsong that it runs beside stages. Without the package's name, which
+would count as a use of the module in every image that holds this file."""
 
 PACKAGES = ("birdsong", "components")
 REQUIREMENTS = "docker/requirements"
@@ -29,7 +34,7 @@ def fingerprint(target: str, root: Path = ROOT) -> str:
     """SHA-256 over the names and bytes of the files of an image.
 
     Args:
-        target: data, train or cloud.
+        target: data, train, cloud or serve.
         root: The folder with the packages.
     """
     return _hash(image_files(target, root), root)
@@ -37,7 +42,9 @@ def fingerprint(target: str, root: Path = ROOT) -> str:
 
 def image_files(target: str, root: Path = ROOT) -> list[Path]:
     """Code and requirements of an image, sorted."""
-    modules = closure((f"components.{stage}" for stage in STAGES[target]), root)
+    stages = (f"components.{stage}" for stage in STAGES[target])
+    programs = (f"birdsong.{module}" for module in PROGRAMS.get(target, ()))
+    modules = closure([*stages, *programs], root)
     return sorted({*modules, *_requirements(target, root)})
 
 

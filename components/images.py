@@ -1,22 +1,48 @@
-"""Names of the container images that the stages run in; the only reader of registry and tag."""
+"""Names of the container images: the only reader of registry and tag.
+
+    [BIRDSONG_REGISTRY/]birdsong-python-TARGET:TAG
+
+The tag is the fingerprint of the code and the requirements that go into the image, never `latest`:
+an edited file gives another name, so no runner and no cache takes an image of older code for it.
+These variables of the environment change the names:
+
+    BIRDSONG_REGISTRY       where a cluster pulls from, such as ghcr.io/me; empty for this machine
+    BIRDSONG_IMAGE_TAG      one tag for all images instead of the fingerprints, as of a release
+    BIRDSONG_IMAGE_TRAIN    the whole reference of one image; also _DATA, _CLOUD, _SERVE
+"""
 
 import os
 
-_REGISTRY = os.environ.get("BIRDSONG_REGISTRY", "").rstrip("/")
-_TAG = os.environ.get("BIRDSONG_IMAGE_TAG", "local")
+from birdsong import image_code
+
+TAG_LENGTH = 12
+"""Hexadecimal digits of the fingerprint in a tag."""
 
 
-def _image(target: str) -> str:
+def reference(target: str) -> str:
+    """The image of a target, as a container engine and a cluster name it.
+
+    Args:
+        target: data, train, cloud or serve.
+    """
+    whole = os.environ.get(f"BIRDSONG_IMAGE_{target.upper()}", "")
+    if whole:
+        return whole
+    tag = os.environ.get("BIRDSONG_IMAGE_TAG") or image_code.fingerprint(target)[:TAG_LENGTH]
     # The name contains "python", or kfp's local runner warns at every stage.
-    name = f"birdsong-python-{target}:{_TAG}"
-    return f"{_REGISTRY}/{name}" if _REGISTRY else name
+    name = f"birdsong-python-{target}:{tag}"
+    registry = os.environ.get("BIRDSONG_REGISTRY", "").rstrip("/")
+    return f"{registry}/{name}" if registry else name
 
 
-DATA = _image("data")
+DATA = reference("data")
 """ingest, split, featurize: no TensorFlow."""
 
-TRAIN = _image("train")
+TRAIN = reference("train")
 """tune, train, evaluate_threshold."""
 
-CLOUD = _image("cloud")
+CLOUD = reference("cloud")
 """register, deploy."""
+
+SERVE = reference("serve")
+"""The inference server alone; no stage runs in it."""

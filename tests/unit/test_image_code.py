@@ -34,16 +34,16 @@ def changed(tree: Path, file: str) -> set[str]:
     [
         ("birdsong/cli/main.py", set()),
         ("birdsong/runs/engine.py", set()),
-        ("birdsong/serving/server.py", {"cloud"}),  # deploy starts it, by name
-        ("birdsong/serving/answers.py", {"cloud"}),
+        ("birdsong/serving/server.py", {"cloud", "serve"}),  # deploy starts it, by name
+        ("birdsong/serving/answers.py", {"cloud", "serve"}),
         ("birdsong/layouts.py", {"data"}),
         ("birdsong/training.py", {"train"}),
         ("birdsong/deployment.py", {"cloud"}),
-        ("birdsong/errors.py", {"data", "train", "cloud"}),
-        ("birdsong/__init__.py", {"data", "train", "cloud"}),
+        ("birdsong/errors.py", {"data", "train", "cloud", "serve"}),
+        ("birdsong/__init__.py", {"data", "train", "cloud", "serve"}),
         ("components/ingest.py", {"data"}),
         ("components/tune.py", {"train"}),
-        ("docker/requirements/dev.txt", {"data", "train", "cloud"}),
+        ("docker/requirements/dev.txt", {"data", "train", "cloud", "serve"}),
     ],
 )
 def test_a_change_concerns_only_the_images_that_run_it(
@@ -76,7 +76,7 @@ def test_data_files_beside_the_modules_count(tree: Path) -> None:
 
 def test_an_image_with_requirements_of_its_own_does_not_look_at_the_shared_ones(tree: Path) -> None:
     (tree / "docker/requirements/data.txt").write_text("numpy==2\n")
-    assert changed(tree, "docker/requirements/dev.txt") == {"train", "cloud"}
+    assert changed(tree, "docker/requirements/dev.txt") == {"train", "cloud", "serve"}
 
 
 def test_every_component_belongs_to_an_image() -> None:
