@@ -106,10 +106,11 @@ def execute(
         limits or Limits(),
     )
     state, error = State.FAILED, None
+    said: list[str] = []
     try:
         with _watchdog(host.mark), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of kfp.local: settings that only a cluster has
-            with seams.installed(host, recorder.run.folder):
+            with seams.installed(host, recorder.run.folder) as said:
                 host.cancel.check()
                 if only is None:
                     pipeline(**values)
@@ -123,7 +124,7 @@ def execute(
     except Cancelled as stop:
         state, error = State.CANCELLED, str(stop)
     except Exception as problem:  # of kfp.local or of the disk: belongs into the record
-        error = f"{type(problem).__name__}: {problem}"
+        error = said[-1] if said else _told(problem)
         failed = [step for step in recorder.run.steps.values() if step.state == State.FAILED]
         if failed:
             error = f"{failed[0].name}: {failed[0].error}"
@@ -192,7 +193,7 @@ class _Host:
             self._end(call.name, State.CANCELLED, error="cancelled")
             raise
         except Exception as problem:
-            self._end(call.name, State.FAILED, error=f"{type(problem).__name__}: {problem}")
+            self._end(call.name, State.FAILED, error=_told(problem))
             return None
         _name_pages(run.folder, call.name, recorded)
         self._remember(recorded)
@@ -321,6 +322,17 @@ class _Host:
 
     def _end(self, name: str, state: State, **changes: Any) -> None:
         self._change(name, state=state, ended=now(), **changes)
+
+
+def _told(problem: Exception) -> str:
+    """An error as a text; one of birdsong says by itself what happened."""
+    if type(problem).__name__ == "SerializeToJsonError":
+        return (
+            "A metric or a note of an output is no finite number (NaN or infinite), which no record "
+            "can hold. Log a finite one, or none."
+        )
+    own = isinstance(problem, BirdsongError)
+    return str(problem) if own else f"{type(problem).__name__}: {problem}"
 
 
 def _made(recorded: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from birdsong.errors import ConfigError
+from birdsong.runs import control_flow
 
 Ir = Mapping[str, Any]
 """A compiled pipeline as plain values (`google.protobuf.json_format.MessageToDict`)."""
@@ -22,7 +23,7 @@ def check(ir: Ir, arguments: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: One line for each finding.
     """
-    problems = [*pipeline_problems(ir), *argument_problems(ir, arguments)]
+    problems = [*pipeline_problems(ir), *argument_problems(arguments)]
     if problems:
         raise ConfigError(
             "This pipeline cannot run on this machine as it is:\n"
@@ -70,35 +71,33 @@ def _parameters(component: Ir) -> Mapping[str, Any]:
 
 def _task_problems(ir: Ir, spec: Ir) -> Iterator[str]:
     given = spec.get("inputs", {}).get("parameters", {})
-    iterator = spec.get("parameterIterator")
-    if iterator is not None:
-        item = iterator.get("items", {}).get("inputParameter")
-        for name, value in given.items():
-            if "taskOutputParameter" in value and name != item:
+    condition = spec.get("triggerPolicy", {}).get("condition", "")
+    try:
+        control_flow.compared(condition)
+    except ValueError as error:
+        yield (
+            f"its condition cannot be read ({error}); compare with texts that hold neither a "
+            "quote nor a backslash."
+        )
+    if "parameterIterator" in spec or "artifactIterator" in spec:
+        body = ir["components"][spec["componentRef"]["name"]].get("dag", {})
+        for name in _gathered(body):
+            if body["tasks"].get(name, {}).get("triggerPolicy", {}).get("condition"):
                 yield (
-                    f"dsl.ParallelFor gives {name} the loop's item instead of the other step's "
-                    "output, without a word; pass it as an artifact or a pipeline parameter."
+                    f"dsl.Collected gathers what {name} makes under a dsl.If; where its condition "
+                    "is false there is nothing to gather and the run fails. Let the step decide "
+                    "by itself and always give something back."
                 )
-        if "inputParameter" not in iterator.get("items", {}) and iterator.get("items", {}).get(
-            "raw"
-        ) in (None, "[]"):
-            yield "dsl.ParallelFor over nothing: what collects its results fails."
     for name, value in given.items():
         constant = value.get("runtimeValue", {}).get("constant")
-        if isinstance(constant, list | dict):
-            if _PLACEHOLDER.search(str(constant)):
-                yield (
-                    f"the list or mapping {name} holds outputs or parameters, which arrive as "
-                    "texts; pass each as an input of its own."
-                )
-            elif _whole_numbers(constant):
-                yield (
-                    f"whole numbers inside {name} arrive as fractions (5 as 5.0); pass JSON as "
-                    "text, or each number as an input of its own."
-                )
+        if isinstance(constant, list | dict) and _PLACEHOLDER.search(str(constant)):
+            yield (
+                f"the list or mapping {name} holds outputs or parameters, which arrive as "
+                "texts; pass each as an input of its own."
+            )
+    taken = [*given.values(), *spec.get("inputs", {}).get("artifacts", {}).values()]
     if spec.get("triggerPolicy", {}).get("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED" and any(
-        "taskOutputParameter" in value and "producerTask" in value["taskOutputParameter"]
-        for value in given.values()
+        "taskOutputParameter" in value or "taskOutputArtifact" in value for value in taken
     ):
         yield (
             "ignore_upstream_failure() with an input from the step that may fail ends the run "
@@ -117,6 +116,8 @@ def _task_problems(ir: Ir, spec: Ir) -> Iterator[str]:
                 "it installs packages when it runs, into this very environment; name an image "
                 "that has them and set install_kfp_package=False."
             )
+        if container is not None and (found := control_flow.placeholder(container.get("command"))):
+            yield f"its source holds the text {found}, which is KFP's own; write it in parts."
         for parameter, declared in _parameters(component).items():
             if (
                 declared.get("parameterType") == "NUMBER_INTEGER"
@@ -127,37 +128,23 @@ def _task_problems(ir: Ir, spec: Ir) -> Iterator[str]:
                 yield f"optional whole number {parameter} is left unset, which fails; set it."
 
 
-def _whole_numbers(value: Any) -> bool:
-    if isinstance(value, bool):
-        return False
-    if isinstance(value, int | float):
-        return float(value).is_integer()
-    if isinstance(value, list):
-        return any(_whole_numbers(item) for item in value)
-    if isinstance(value, dict):
-        return any(_whole_numbers(item) for item in value.values())
-    return False
+def _gathered(dag: Ir) -> Iterator[str]:
+    """Tasks of a loop's body whose outputs are handed out of it."""
+    outputs = dag.get("outputs", {})
+    for value in outputs.get("parameters", {}).values():
+        if "valueFromParameter" in value:
+            yield value["valueFromParameter"]["producerSubtask"]
+    for value in outputs.get("artifacts", {}).values():
+        for selector in value.get("artifactSelectors", []):
+            yield selector["producerSubtask"]
 
 
-def argument_problems(ir: Ir, arguments: Mapping[str, Any]) -> list[str]:
+def argument_problems(arguments: Mapping[str, Any]) -> list[str]:
     """What is wrong with the values given to the pipeline, one sentence each."""
     problems = []
-    conditions = " ".join(
-        spec.get("triggerPolicy", {}).get("condition", "") for _, _, spec in _tasks(ir)
-    )
     for name, value in arguments.items():
         if value is None:
             problems.append(f"{name}: a parameter cannot be None; leave it out.")
-        elif isinstance(value, str) and "{{$" in value:
-            problems.append(f"{name}: the text {{{{$ is KFP's own and cannot be in a value.")
-        elif isinstance(value, str) and "'" in value and f"channel--{name}'" in conditions:
-            problems.append(
-                f"{name}: a condition of the pipeline compares it, and kfp.local takes neither "
-                "branch for a text with a single quote."
-            )
-        elif isinstance(value, list | dict) and _whole_numbers(value):
-            problems.append(
-                f"{name}: whole numbers inside lists and mappings arrive as fractions; give "
-                "JSON as text."
-            )
+        elif found := control_flow.placeholder(value):
+            problems.append(f"{name}: the text {found} is KFP's own and cannot be in a value.")
     return problems

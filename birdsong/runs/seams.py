@@ -17,6 +17,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, Protocol
 
 from birdsong.errors import ConfigError
+from birdsong.runs import control_flow
 from birdsong.runs.record import Step
 
 FITTING = "2.17"
@@ -67,13 +68,18 @@ def check() -> None:
     import kfp
     from kfp.local import (
         executor_input_utils,
+        io,
         logging_utils,
         subprocess_task_handler,
         task_dispatcher,
     )
-    from kfp.local.orchestrator import task_executor
+    from kfp.local.orchestrator import (
+        enhanced_dag_orchestrator,
+        task_executor,
+        task_spec_utils,
+    )
 
-    expected = [
+    expected: list[tuple[Any, str, str]] = [
         (
             task_dispatcher,
             "run_single_task_implementation",
@@ -89,6 +95,19 @@ def check() -> None:
         (subprocess_task_handler, "run_local_subprocess", "full_command env_vars"),
         (subprocess_task_handler, "replace_python_executable", "full_command new_executable"),
         (executor_input_utils, "get_local_pipeline_resource_name", "pipeline_name"),
+        (executor_input_utils, "executor_input_to_dict", "executor_input component_spec"),
+        (
+            enhanced_dag_orchestrator.ConditionEvaluator,
+            "evaluate_condition",
+            "condition io_store",
+        ),
+        (
+            task_spec_utils,
+            "create_parameter_loop_iteration_task_spec",
+            "original_task_spec loop_item loop_task_name",
+        ),
+        (io.IOStore, "get_parent_input", "self key"),
+        (io.IOStore, "get_task_output", "self task_name key"),
         (logging_utils, "indented_print", "num_spaces"),
         (logging_utils, "local_logger_context", ""),
         (logging_utils, "print_horizontal_line", ""),
@@ -97,9 +116,12 @@ def check() -> None:
         _check_one(module, name, parameters.split(), kfp.__version__)
     if not hasattr(task_executor, "time"):
         raise _moved("task_executor.time", "absent", kfp.__version__)
+    for name in ("_task_output_data", "_parent_input_data", "_parent"):
+        if not hasattr(io.IOStore(), name):
+            raise _moved(f"IOStore.{name}", "absent", kfp.__version__)
 
 
-def _check_one(module: ModuleType, name: str, parameters: list[str], version: str) -> None:
+def _check_one(module: ModuleType | type, name: str, parameters: list[str], version: str) -> None:
     function = getattr(module, name, None)
     if function is None:
         raise _moved(f"{module.__name__}.{name}", "absent", version)
@@ -116,21 +138,27 @@ def _moved(what: str, found: str, version: str) -> ConfigError:
 
 
 @contextlib.contextmanager
-def installed(host: Host, run_folder: Path) -> Iterator[None]:
+def installed(host: Host, run_folder: Path) -> Iterator[list[str]]:
     """Send kfp.local's steps and processes to `host` while the context lasts.
 
-    Outputs go to `run_folder`/artifacts/<step>/<output>. All runs of a folder share one pipeline
-    root, because that is the one folder that kfp.local mounts into a container.
+    Yields a list that gets what kfp.local logs of errors that it does not raise. Outputs go to
+    `run_folder`/artifacts/<step>/<output>. All runs of a folder share one pipeline root, because
+    that is the one folder that kfp.local mounts into a container.
     """
     check()
     from kfp import local
     from kfp.local import (
         config,
         executor_input_utils,
+        io,
         logging_utils,
         subprocess_task_handler,
     )
-    from kfp.local.orchestrator import task_executor
+    from kfp.local.orchestrator import (
+        enhanced_dag_orchestrator,
+        task_executor,
+        task_spec_utils,
+    )
 
     resource_name = f"{run_folder.name}/artifacts"
     replacements: list[tuple[Any, str, Any]] = [
@@ -152,31 +180,85 @@ def installed(host: Host, run_folder: Path) -> Iterator[None]:
             lambda full_command, new_executable: list(full_command),
         ),
         (executor_input_utils, "get_local_pipeline_resource_name", lambda name: resource_name),
+        (
+            executor_input_utils,
+            "executor_input_to_dict",
+            _with_whole_numbers(executor_input_utils.executor_input_to_dict),
+        ),
+        (
+            enhanced_dag_orchestrator.ConditionEvaluator,
+            "evaluate_condition",
+            staticmethod(control_flow.evaluate_in_store),
+        ),
+        (
+            task_spec_utils,
+            "create_parameter_loop_iteration_task_spec",
+            control_flow.iteration,
+        ),
+        (io.IOStore, "get_parent_input", control_flow.parent_input),
+        (io.IOStore, "get_task_output", control_flow.task_output),
         # The originals swap builtins.print and the root logger's handlers, and write to stdout.
         (logging_utils, "print_horizontal_line", lambda: None),
         (logging_utils, "indented_print", lambda num_spaces=4: contextlib.nullcontext()),
         (logging_utils, "local_logger_context", _quiet),
     ]
-    saved = [(module, name, getattr(module, name)) for module, name, _ in replacements]
+    saved = [
+        (module, name, inspect.getattr_static(module, name)) for module, name, _ in replacements
+    ]
     instance = config.LocalExecutionConfig.instance
     for module, name, value in replacements:
         setattr(module, name, value)
     # In the run's folder and not in the temporary one, where it would stay after a hard end.
     workspace = run_folder / "workspace"
+    errors = _Errors()
+    logging.root.addHandler(errors)
     try:
         workspace.mkdir()
         local.init(
             local.SubprocessRunner(use_venv=False),
             pipeline_root=str(run_folder.parent),
             workspace_root=str(workspace),
-            raise_on_error=False,
+            raise_on_error=True,  # a loop may fail although none of its steps did
         )
-        yield
+        yield errors.said
     finally:
+        logging.root.removeHandler(errors)
         shutil.rmtree(workspace, ignore_errors=True)
         for module, name, value in saved:
             setattr(module, name, value)
         config.LocalExecutionConfig.instance = instance
+
+
+class _Errors(logging.Handler):
+    """Keeps what kfp.local logs of errors in the threads of loops, which it does not raise."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it, or print what others log as without this handler."""
+        if "/kfp/local/" not in Path(record.pathname).as_posix():
+            if logging.lastResort is not None:
+                logging.lastResort.handle(record)
+        elif record.levelno >= logging.ERROR:
+            self.said.append(record.getMessage())
+
+
+def _with_whole_numbers(original: Callable[..., Any]) -> Callable[..., Any]:
+    def executor_input_to_dict(executor_input: Any, component_spec: Any) -> Any:
+        document = original(executor_input, component_spec)
+        inputs, declared = document.get("inputs", {}), component_spec.input_definitions.parameters
+        for name, value in inputs.get("parameterValues", {}).items():
+            # Not declared: what a text is put together of, as in f"{task.output}".
+            if isinstance(value, list | dict) or name not in declared:
+                inputs["parameterValues"][name] = control_flow.whole_numbers(value)
+        for listed in inputs.get("artifacts", {}).values():
+            for artifact in listed.get("artifacts", []):
+                artifact["metadata"] = control_flow.whole_numbers(artifact.get("metadata", {}))
+        return document
+
+    return executor_input_to_dict
 
 
 @contextlib.contextmanager
@@ -247,6 +329,7 @@ def _stepwise(host: Host, original: Callable[..., Any], resource_name: str) -> C
         )
 
         def execute() -> Outputs | None:
+            control_flow.refuse_placeholders(call.inputs)
             outputs, state = original(
                 task_name=task_name,
                 task_spec=task_spec,
