@@ -328,8 +328,8 @@ def _told(problem: Exception) -> str:
     """An error as a text; one of birdsong says by itself what happened."""
     if type(problem).__name__ == "SerializeToJsonError":
         return (
-            "A metric or a note of an output is no finite number (NaN or infinite), which no record "
-            "can hold. Log a finite one, or none."
+            "A metric or a note of an output is no finite number (NaN or infinite), which no "
+            "record can hold. Log a finite one, or none."
         )
     own = isinstance(problem, BirdsongError)
     return str(problem) if own else f"{type(problem).__name__}: {problem}"

@@ -92,7 +92,7 @@ def ignores_a_failure() -> None:
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def read_if_there(data: Input[Dataset] = None) -> None:  # noqa: RUF013 - kfp knows no other way
+def read_if_there(data: Input[Dataset] = None) -> None:
     """Read."""
 
 
