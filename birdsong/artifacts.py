@@ -8,6 +8,7 @@ made the folder, the SHA-256 of each file and the hashes of the artifacts it was
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -178,10 +179,25 @@ def write_aside(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: str | Path, value: object) -> None:
-    """Write JSON whole or not at all; NaN and infinity are refused."""
-    with write_aside(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+def write_json(path: str | Path, value: object, *, durable: bool = False) -> None:
+    """Write JSON whole or not at all; NaN and infinity are refused.
+
+    Args:
+        path: The file.
+        value: What it shall hold.
+        durable: Return only when it would also be found after a power cut.
+    """
+    with write_aside(path) as temporary, temporary.open("w") as file:
+        file.write(json.dumps(value, indent=1, allow_nan=False) + "\n")
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    if durable:
+        folder = os.open(Path(path).parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def read_json(path: str | Path) -> Any:

@@ -1,8 +1,9 @@
 """The record of a run: what was asked, what each step did, and where its outputs are.
 
 One JSON file per run, `RUNS/<id>/run.json`, replaced as a whole at each change, so that it can be
-read at every instant. A record says RUNNING as long as its engine lives; the engine's process is
-named by id and start time, so that a run whose engine died is told apart from one that works.
+read at every instant, also after a power cut. A record says RUNNING as long as its engine lives;
+the engine's process is named by id and start time, so that a run whose engine died is told apart
+from one that works.
 
     RUNS/<id>/run.json            the record
     RUNS/<id>/pipeline.json       the compiled pipeline (KFP's intermediate representation)
@@ -23,7 +24,7 @@ from typing import Any
 
 from birdsong import artifacts
 from birdsong.errors import ConfigError, DataError
-from birdsong.runs import processes
+from birdsong.runs import headline, processes
 
 RECORD = "run.json"
 PIPELINE = "pipeline.json"
@@ -119,8 +120,9 @@ class Run:
     steps: dict[str, Step] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """The record as plain values, steps as a list in order."""
-        document = asdict(self) | {"schema_version": SCHEMA_VERSION, "folder": str(self.folder)}
+        """The record as plain values: what a list shows first, steps as a list in order."""
+        document = {headline.KEY: headline.of(self)} | asdict(self)
+        document |= {"schema_version": SCHEMA_VERSION, "folder": str(self.folder)}
         return document | {"steps": list(document["steps"].values())}
 
 
@@ -163,7 +165,7 @@ class Recorder:
         folder = _make_folder(Path(runs).absolute())
         (folder / "logs").mkdir()
         (folder / "artifacts").mkdir()
-        artifacts.write_json(folder / PIPELINE, dict(pipeline))
+        artifacts.write_json(folder / PIPELINE, dict(pipeline), durable=True)
         own = processes.current()
         self.run = Run(
             id=folder.name,
@@ -183,7 +185,7 @@ class Recorder:
     def save(self) -> None:
         """Replace the record on disk."""
         with self._lock:
-            artifacts.write_json(self.run.folder / RECORD, self.run.as_json())
+            artifacts.write_json(self.run.folder / RECORD, self.run.as_json(), durable=True)
 
     def update(self, step: str, **changes: Any) -> Step:
         """Change fields of a step and save; an unknown step (of a loop) is added."""

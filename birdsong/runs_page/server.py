@@ -13,7 +13,6 @@ import json
 import secrets
 import signal
 import socket
-import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import FrameType
@@ -265,8 +264,6 @@ def serve(
     listener = _bound(host, port)
     token = secrets.token_urlsafe(24) if buttons else None
     app = create_app(runs, host, token, buttons)
-    # Hundreds of records take a second to read for the first time; meanwhile the browser opens.
-    threading.Thread(target=app.state.store.summaries, daemon=True).start()
     with contextlib.suppress(ValueError):  # not in the main thread
         # uvicorn raises the signal again when all is done; a stop that was asked for is a success.
         signal.signal(signal.SIGTERM, _done)

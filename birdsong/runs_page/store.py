@@ -13,12 +13,9 @@ from typing import Any
 
 from birdsong import progress
 from birdsong.errors import BirdsongError, DataError
-from birdsong.runs import record
+from birdsong.runs import headline, record
 from birdsong.runs.record import Run, State, Step
 from birdsong.runs_page import dag
-
-HEADLINES = ("accuracy", "macro_auc", "cmap", "macro_f1", "false_positive_rate")
-"""Metrics that the list shows, of the last step that logged them."""
 
 _TAIL = 8192
 
@@ -26,8 +23,8 @@ _TAIL = 8192
 @dataclass
 class _Kept:
     stamp: tuple[int, int]
-    run: Run | None
     summary: dict[str, Any]
+    run: Run | None = None
     detail: dict[str, Any] | None = None
 
 
@@ -56,7 +53,7 @@ class Store:
         if kept is None:
             raise DataError(f"There is no run {name!r} in {self.folder}.")
         if kept.run is None:
-            raise DataError(str(kept.summary["error"]))
+            kept.run = self.run(name)
         if kept.detail is None:
             kept.detail = self._details(kept.run, kept.summary)
         if kept.run.state == State.RUNNING:
@@ -133,24 +130,29 @@ class Store:
         with self._lock:
             kept = self._kept.get(name)
         # A record that says RUNNING is of a run that may have died without touching it.
-        if kept and kept.stamp == stamp and not (kept.run and kept.run.state == State.RUNNING):
+        if kept and kept.stamp == stamp and kept.summary["state"] != State.RUNNING:
             return kept
-        try:
-            run = self.run(name)
-        except BirdsongError as error:
-            kept = _Kept(stamp, None, {"id": name, "state": "UNREADABLE", "error": str(error)})
-        else:
-            kept = _Kept(stamp, run, summary(run))
+        kept = self._read(name, stamp)
         with self._lock:
             self._kept[name] = kept
         return kept
+
+    def _read(self, name: str, stamp: tuple[int, int]) -> _Kept:
+        try:
+            short = headline.read(self.folder / name / record.RECORD)
+            if short is not None and short["state"] != State.RUNNING:
+                return _Kept(stamp, short | {"id": name})
+            run = self.run(name)
+        except (BirdsongError, OSError) as error:
+            return _Kept(stamp, {"id": name, "state": "UNREADABLE", "error": str(error)})
+        return _Kept(stamp, headline.of(run), run)
 
     def _details(self, run: Run, short: Mapping[str, Any]) -> dict[str, Any]:
         try:
             ir = json.loads((run.folder / record.PIPELINE).read_text())
         except (OSError, ValueError):
             ir = {}
-        document = run.as_json() | dict(short)
+        document = dict(short) | run.as_json()
         for step in document["steps"]:
             step["log"] = self.relative(step["log"])
             for values in (step["inputs"], step["outputs"]):
@@ -174,36 +176,3 @@ class Store:
             if (told := progress.parse(line)) is not None:
                 return dict(vars(told))
         return None
-
-
-def summary(run: Run) -> dict[str, Any]:
-    """What the list shows of a run."""
-    metrics: dict[str, float] = {}
-    for step in run.steps.values():
-        wanted = (name for name in HEADLINES if name in step.metrics)
-        for name in wanted:
-            metrics[name] = step.metrics[name]
-            for end in ("low", "high"):
-                metrics.pop(f"{name}_{end}", None)
-                if f"{name}_{end}" in step.metrics:
-                    metrics[f"{name}_{end}"] = step.metrics[f"{name}_{end}"]
-        if step.name.startswith("evaluate"):
-            break  # later steps compare with other models under the same names
-    states = [str(step.state) for step in run.steps.values()]
-    return {
-        "id": run.id,
-        "pipeline": run.pipeline,
-        "state": str(run.state),
-        "started": run.started,
-        "ended": run.ended,
-        "seconds": run.seconds,
-        "source": run.arguments.get("source"),
-        "metrics": metrics,
-        "parent": run.parent,
-        "note": run.note,
-        "error": run.error,
-        "step_count": len(states),
-        "done_count": sum(state in ("SUCCEEDED", "REUSED") for state in states),
-        "running": [step.name for step in run.steps.values() if step.state == State.RUNNING],
-        "failed": [step.name for step in run.steps.values() if step.state == State.FAILED],
-    }

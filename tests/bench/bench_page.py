@@ -6,7 +6,6 @@ start, and a request while one record changes before each, as during a run.
 
 import contextlib
 import http.client
-import json
 import socket
 import statistics
 import tempfile
@@ -17,6 +16,8 @@ from typing import Any
 
 import uvicorn
 
+from birdsong.artifacts import write_json
+from birdsong.runs.record import Run, State, Step
 from birdsong.runs_page.server import create_app
 
 RUNS, STEPS, REQUESTS = 200, 50, 40
@@ -31,38 +32,38 @@ def record(name: str, folder: Path) -> dict[str, Any]:
         return {"type": kind, "uri": path, "path": path, "metadata": {}, "sha256": "ab" * 32}
 
     steps = [
-        {
-            "name": f"step-{number}",
-            "task": f"step-{number}",
-            "component": f"comp-step-{number}",
-            "state": "SUCCEEDED",
-            "upstream": [f"step-{before}" for before in range(max(number - 2, 0), number)],
-            "started": "2026-01-01T00:00:00.000+00:00",
-            "ended": "2026-01-01T00:00:10.000+00:00",
-            "seconds": 10.0,
-            "inputs": {f"parameter_{n}": {"type": "int", "value": n} for n in range(12)}
+        Step(
+            name=f"step-{number}",
+            task=f"step-{number}",
+            component=f"comp-step-{number}",
+            state=State.SUCCEEDED,
+            upstream=[f"step-{before}" for before in range(max(number - 2, 0), number)],
+            started="2026-01-01T00:00:00.000+00:00",
+            ended="2026-01-01T00:00:10.000+00:00",
+            seconds=10.0,
+            inputs={f"parameter_{n}": {"type": "int", "value": n} for n in range(12)}
             | {
                 f"from_{before}": artifact(before, "data")
                 for before in range(max(number - 2, 0), number)
             },
-            "outputs": {output: artifact(number, output) for output in ("data", "page", "more")},
-            "metrics": {f"metric_{n}": n / 7 for n in range(10)} | {"accuracy": 0.9},
-            "log": str(folder / "logs" / f"step-{number}.log"),
-        }
+            outputs={output: artifact(number, output) for output in ("data", "page", "more")},
+            metrics={f"metric_{n}": n / 7 for n in range(10)} | {"accuracy": 0.9},
+            log=str(folder / "logs" / f"step-{number}.log"),
+        )
         for number in range(STEPS)
     ]
-    return {
-        "schema_version": 1,
-        "id": name,
-        "pipeline": "birdsong",
-        "folder": str(folder),
-        "arguments": {f"parameter_{n}": n for n in range(40)},
-        "state": "SUCCEEDED",
-        "started": "2026-01-01T00:00:00.000+00:00",
-        "ended": "2026-01-01T00:10:00.000+00:00",
-        "seconds": 600.0,
-        "steps": steps,
-    }
+    run = Run(
+        id=name,
+        pipeline="birdsong",
+        folder=folder,
+        arguments={"source": "s3://a-bucket/birds"} | {f"parameter_{n}": n for n in range(40)},
+        state=State.SUCCEEDED,
+        started="2026-01-01T00:00:00.000+00:00",
+        ended="2026-01-01T00:10:00.000+00:00",
+        seconds=600.0,
+        steps={step.name: step for step in steps},
+    )
+    return run.as_json()
 
 
 def write(runs: Path) -> list[str]:
@@ -71,7 +72,7 @@ def write(runs: Path) -> list[str]:
     for name in names:
         folder = runs / name
         folder.mkdir()
-        (folder / "run.json").write_text(json.dumps(record(name, folder), indent=1))
+        write_json(folder / "run.json", record(name, folder))
         (folder / "pipeline.json").write_text("{}")
     return names
 
@@ -107,10 +108,10 @@ def main() -> None:
         tell("list, first after a start", [get(port, "/api/runs")])
         tell("list", [get(port, "/api/runs") for _ in range(REQUESTS)])
         changed = []
-        for _ in range(REQUESTS):
+        for number in range(REQUESTS):
             place = runs / names[-1] / "run.json"
             text = place.read_text()
-            place.write_text(text + " ")
+            place.write_text(text.replace('"seconds": 600.0', f'"seconds": {number}.0'))
             changed.append(get(port, "/api/runs"))
         tell("list, one record changed before", changed)
         tell("run and graph, first time", [get(port, f"/api/runs/{name}") for name in names[:40]])
