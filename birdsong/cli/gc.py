@@ -22,9 +22,10 @@ def gc(
     yes: Yes = False,
     runs: RunsFolder = Path("runs"),
 ) -> int:
-    """Remove old runs; outputs that a kept run reuses stay, wherever they are.
+    """Remove old runs and leftovers; outputs that a kept run reuses stay, wherever they are.
 
-    Running runs and the run of a version with an alias (champion) are always kept.
+    Running runs and the run of a version with an alias (champion) are always kept. Leftovers, of
+    processes that were killed and of the page, go when they are older than an hour.
     """
     from birdsong.runs import gc as collecting
     from birdsong.runs.plan import size
@@ -34,7 +35,7 @@ def gc(
         raise ConfigError(f"There is no folder {runs}. Name another --runs folder.")
     plan = collecting.make(place, keep=keep, older_than_days=older_than)
     typer.echo(collecting.as_text(plan))
-    if dry_run or not plan.removals:
+    if dry_run or plan.empty:
         return 0
     if not yes:
         if not sys.stdin.isatty():
@@ -42,5 +43,8 @@ def gc(
         if not typer.confirm("Remove them?", default=False):
             return 0
     done = collecting.remove(plan, place, keep=keep, older_than_days=older_than)
-    typer.echo(f"Removed {size(done.bytes)} of {len(done.removals)} runs.")
+    typer.echo(
+        f"Removed {size(done.bytes)}: of {len(done.removals)} runs, and {len(done.leftovers)} "
+        "leftovers."
+    )
     return 0

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from birdsong.errors import BirdsongError, DataError
 from birdsong.progress import Update
-from birdsong.runs import code, graph, lint, processes, retries, reuse, seams
+from birdsong.runs import code, graph, leftovers, lint, processes, retries, reuse, seams
 from birdsong.runs.record import Recorder, Run, State, Step, now
 from birdsong.runs.signals import Cancel, Cancelled
 from birdsong.runs.step_process import Limits, StepProcess, explain
@@ -287,7 +287,9 @@ class _Host:
             command,
             {
                 # One folder for all runs: a later run goes on where a killed one's training ended.
-                "BIRDSONG_CHECKPOINTS": str(self.recorder.run.folder.parent / ".checkpoints"),
+                "BIRDSONG_CHECKPOINTS": str(
+                    self.recorder.run.folder.parent / leftovers.CHECKPOINTS
+                ),
                 **environment,
                 "BIRDSONG_RUN": self.recorder.run.id,
                 "BIRDSONG_STEP": name,

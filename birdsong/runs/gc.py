@@ -1,7 +1,7 @@
 """Removes what no kept run needs: whole runs, or of a run the outputs that nobody reuses.
 
 A reused output lies in the folder of the run that made it, so what a kept run's record points to
-stays, whoever made it.
+stays, whoever made it. Versions of the registry stay too: they are removed in MLflow.
 """
 
 import contextlib
@@ -14,12 +14,9 @@ from pathlib import Path
 
 from birdsong import artifacts
 from birdsong.errors import BirdsongError, DataError
-from birdsong.runs import record, reuse
+from birdsong.runs import leftovers, record, reuse
+from birdsong.runs.leftovers import TRASH, Leftover
 from birdsong.runs.record import Run, State
-
-TRASH = ".gc"
-"""Folder within the runs folder that removed things are renamed into before they are deleted, so
-that a run is either there or gone. Two levels deep, where nobody looks for records."""
 
 
 @dataclass
@@ -41,15 +38,29 @@ class Removal:
 
 @dataclass
 class Plan:
-    """What gc removes, and which runs it keeps and why (run id to reason)."""
+    """What gc removes, and which runs it keeps and why (run id to reason).
+
+    Attributes:
+        removals: Of runs.
+        leftovers: Beside runs, and what killed processes left in kept ones.
+        leftover_bytes: Size of the leftovers.
+        kept: Runs that stay.
+    """
 
     removals: list[Removal] = field(default_factory=list)
+    leftovers: list[Leftover] = field(default_factory=list)
+    leftover_bytes: int = 0
     kept: dict[str, str] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
-        """Of all removals together."""
-        return sum(removal.bytes for removal in self.removals)
+        """Of all that goes together."""
+        return sum(removal.bytes for removal in self.removals) + self.leftover_bytes
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing goes."""
+        return not self.removals and not self.leftovers
 
 
 def make(runs: str | Path, *, keep: int = 10, older_than_days: float | None = None) -> Plan:
@@ -90,6 +101,8 @@ def make(runs: str | Path, *, keep: int = 10, older_than_days: float | None = No
             removal = _removal(run, needed)
             if removal.places:
                 plan.removals.append(removal)
+    plan.leftovers = leftovers.find(Path(runs).absolute(), found, plan.kept, older_than_days)
+    plan.leftover_bytes = _size([leftover.place for leftover in plan.leftovers])
     return plan
 
 
@@ -186,6 +199,13 @@ def remove(plan: Plan, runs: str | Path, *, keep: int, older_than_days: float | 
     """
     trash = Path(runs) / TRASH
     agreed = {place for removal in plan.removals for place in removal.places}
+    agreed |= {leftover.place for leftover in plan.leftovers}
+
+    def away(place: Path) -> None:
+        target = trash / "-".join(place.relative_to(Path(runs).absolute()).parts)
+        shutil.rmtree(target, ignore_errors=True)  # of a gc that was killed
+        place.rename(target)
+
     with reuse.locked(runs, exclusive=True):
         now = make(runs, keep=keep, older_than_days=older_than_days)
         trash.mkdir(exist_ok=True)
@@ -193,12 +213,14 @@ def remove(plan: Plan, runs: str | Path, *, keep: int, older_than_days: float | 
         for removal in now.removals:
             places = [place for place in removal.places if place in agreed]
             for place in places:
-                name = "-".join(place.relative_to(Path(runs).absolute()).parts)
-                target = trash / name
-                shutil.rmtree(target, ignore_errors=True)  # of a gc that was killed
-                place.rename(target)
+                away(place)
             if places:
                 done.removals.append(removal)
+        done.leftovers = [one for one in now.leftovers if one.place in agreed]
+        done.leftover_bytes = _size([one.place for one in done.leftovers])
+        for leftover in done.leftovers:
+            if leftover.place != trash.absolute():
+                away(leftover.place)
     shutil.rmtree(trash, ignore_errors=True)
     return done
 
@@ -215,8 +237,12 @@ def as_text(plan: Plan) -> str:
         what = "all of it" if not removal.needed_by else f"{len(removal.places)} of its outputs"
         state = f"{removal.run.state:<9}"
         lines.append(f"{removal.run.id}  {state}  {size(removal.bytes):>10}  {what}{rest}")
+    for why in dict.fromkeys(leftover.why for leftover in plan.leftovers):
+        places = [leftover.place for leftover in plan.leftovers if leftover.why == why]
+        shown = "/".join(places[0].parts[-2:]) + (" ..." if len(places) > 1 else "")
+        lines.append(f"{len(places)} x {why}  {size(_size(places))}  {shown}")
     lines.append(f"kept: {len(plan.kept)} runs")
     lines += [f"  {run}  {why}" for run, why in plan.kept.items() if "newest" not in why]
-    total = f"{len(plan.removals)} runs, {size(plan.bytes)}"
-    lines.append(f"to remove: {total}" if plan.removals else "Nothing to remove.")
+    total = f"{len(plan.removals)} runs, {len(plan.leftovers)} leftovers, {size(plan.bytes)}"
+    lines.append("Nothing to remove." if plan.empty else f"to remove: {total}")
     return "\n".join(lines)

@@ -12,10 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from birdsong.errors import ConfigError
+from birdsong.runs import leftovers
 from birdsong.runs.record import Run
-
-LOGS = ".page"
-"""Folder within the runs folder for what the started commands print."""
 
 _PLAN_SECONDS = 120.0
 _FIRST_SECONDS = 2.0
@@ -94,7 +92,7 @@ def start(line: list[str], runs: Path) -> tuple[int | None, str]:
         Its exit code, None while it runs, and what it printed in its first seconds.
     """
     _reap()
-    folder = runs / LOGS
+    folder = runs / leftovers.PAGE
     folder.mkdir(exist_ok=True)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     log = folder / f"{stamp}-{secrets.token_hex(2)}.log"

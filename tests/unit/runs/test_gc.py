@@ -1,10 +1,13 @@
 """Making room: what a kept run points to stays, whoever made it."""
 
+import datetime
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +189,7 @@ def test_the_text_says_what_and_how_much(runs: Path) -> None:
     text = gc.as_text(gc.make(runs, keep=2))
     assert FIRST in text
     assert f"the rest is needed by {SECOND}" in text
-    assert "to remove: 1 runs, " in text
+    assert "to remove: 1 runs, 0 leftovers, " in text
     assert gc.as_text(gc.make(runs)).endswith("Nothing to remove.")
 
 
@@ -217,3 +220,61 @@ def test_a_run_after_rerun_only_keeps_its_inputs(runs: Path) -> None:
     collect(runs, keep=1)
     assert usable(runs, new.id)
     assert rerun.only(record.find(runs, new.id), ir, "left").runs == ["left"]
+
+
+def written_hours_ago(place: Path, hours: float) -> Path:
+    """A file, made with all folders around it, that was last written some hours ago."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(b"x" * 10_000)
+    moment = time.time() - hours * 3600
+    os.utime(place, (moment, moment))
+    os.utime(place.parent, (moment, moment))
+    return place
+
+
+def test_what_killed_processes_and_the_page_left_goes_when_it_is_old_enough(runs: Path) -> None:
+    old = [
+        written_hours_ago(runs / ".page/20260101-000000-aaaa.log", 2),
+        written_hours_ago(runs / ".checkpoints/abcd/checkpoint-0.npz", 2).parent,
+        written_hours_ago(runs / THIRD / "artifacts/begin/.out.1234.writing/part", 2).parent,
+        written_hours_ago(runs / THIRD / ".run.json.1234.writing", 2),
+        written_hours_ago(runs / THIRD / "workspace/file", 2).parent,
+        written_hours_ago(runs / "20250101-000000-abcd/pipeline.json", 2).parent,
+    ]
+    young = [
+        written_hours_ago(runs / ".page/20260101-000001-aaaa.log", 0.5),
+        written_hours_ago(runs / ".checkpoints/bcde/checkpoint-0.npz", 0.5).parent,
+        written_hours_ago(runs / "20250101-000001-abcd/pipeline.json", 0.5).parent,
+    ]
+    mine = [
+        written_hours_ago(runs / "notes/20250101.txt", 2),
+        written_hours_ago(runs / "20250101-000002-abcd/my own notes.txt", 2),
+        written_hours_ago(runs / "registry/mlflow.db.backup", 2),
+    ]
+    plan = gc.make(runs)
+    assert {leftover.place for leftover in plan.leftovers} == set(old)
+    assert "6 leftovers" in gc.as_text(plan)
+    assert plan.bytes >= 60_000
+    gc.remove(plan, runs, keep=10, older_than_days=None)
+    assert not any(place.exists() for place in old)
+    assert all(place.exists() for place in [*young, *mine])
+    assert all(usable(runs, name) for name in (FIRST, SECOND, THIRD))
+    assert gc.make(runs).empty
+
+
+def test_checkpoints_of_an_unfinished_run_stay_until_the_run_goes(runs: Path) -> None:
+    place = written_hours_ago(runs / ".checkpoints/abcd/checkpoint-0.npz", 2).parent
+    now = datetime.datetime.now(datetime.UTC)
+    hours = [(now - datetime.timedelta(hours=n)).isoformat() for n in (3, 1)]
+    edit(runs, FIRST, state="FAILED", started=hours[0], ended=hours[1])
+    assert place not in {leftover.place for leftover in gc.make(runs).leftovers}
+    assert place in {leftover.place for leftover in gc.make(runs, keep=2).leftovers}
+
+
+def test_nothing_of_a_run_at_work_is_taken_for_a_leftover(runs: Path) -> None:
+    written_hours_ago(runs / ".checkpoints/abcd/checkpoint-0.npz", 2)
+    written_hours_ago(runs / FIRST / "artifacts/begin/.out.1234.writing/part", 2)
+    written_hours_ago(runs / FIRST / "workspace/file", 2)
+    own = processes.current()
+    edit(runs, FIRST, state="RUNNING", pid=own.pid, process_started=own.started, host=own.host)
+    assert gc.make(runs).leftovers == []
