@@ -6,13 +6,12 @@ their checkpoints. Of the page: what the commands printed that its buttons start
 """
 
 import datetime
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from birdsong.runs.record import PIPELINE, RECORD, Run, State
+from birdsong.runs.record import ID, PIPELINE, RECORD, Run, State
 
 CHECKPOINTS = ".checkpoints"
 """Folder in the runs folder: trainings at work keep their state there, one folder for each."""
@@ -24,7 +23,6 @@ TRASH = ".gc"
 """Folder in the runs folder that removed things are renamed into before they are deleted, so that
 a run is either there or gone. Two levels deep, where nobody looks for records."""
 
-_RUN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 _YOUNG_SECONDS = 3600.0
 """Somebody may still be at work with what is younger than this."""
 _DAY = 86_400.0
@@ -78,7 +76,7 @@ def _trash(runs: Path) -> Iterator[Leftover]:
 
 def _unrecorded(runs: Path) -> Iterator[Leftover]:
     for place in sorted(runs.iterdir()):
-        if not _RUN.fullmatch(place.name) or not place.is_dir() or (place / RECORD).exists():
+        if not ID.fullmatch(place.name) or not place.is_dir() or (place / RECORD).exists():
             continue
         own = {"logs", "artifacts", PIPELINE}
         if all(part.name in own or part.name.endswith(".writing") for part in place.iterdir()):

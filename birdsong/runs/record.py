@@ -12,8 +12,10 @@ from one that works.
     RUNS/<id>/pages/              the HTML among it, under names that browsers open
 """
 
+import contextlib
 import datetime
 import json
+import re
 import secrets
 import threading
 from collections.abc import Mapping
@@ -29,6 +31,11 @@ from birdsong.runs import headline, processes
 RECORD = "run.json"
 PIPELINE = "pipeline.json"
 SCHEMA_VERSION = 1
+
+ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
+"""What the id of a run looks like; it is the name of its folder."""
+
+_STAMP = "%Y%m%d-%H%M%S"
 
 
 class State(StrEnum):
@@ -217,18 +224,36 @@ def _make_folder(runs: Path) -> Path:
     try:
         runs.mkdir(parents=True, exist_ok=True)
         while True:
-            stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-            folder = runs / f"{stamp}-{secrets.token_hex(2)}"
+            folder = runs / _next_id(runs)
             try:
                 folder.mkdir()
                 return folder
             except FileExistsError:
-                continue  # another run of the same second drew the same four digits
+                continue  # another run that starts at this moment drew the same digits
     except OSError as error:
         raise StorageError(
             f"The runs folder {runs} cannot be written ({error.strerror}). "
             "Choose another one with --runs."
         ) from error
+
+
+def _next_id(runs: Path) -> str:
+    """The time and four digits; after all that are there, also those of the same second.
+
+    Where the clock was set back by less than a day (the end of summer time), the last one's time
+    is taken on, so that the order of names stays the order of runs.
+    """
+    moment = datetime.datetime.now().replace(microsecond=0)
+    digits = secrets.randbelow(0x8000)
+    newest = max((place.name for place in runs.iterdir() if ID.fullmatch(place.name)), default="")
+    if newest[:15] >= moment.strftime(_STAMP):
+        with contextlib.suppress(ValueError):  # a name that only looks like a time
+            last = datetime.datetime.strptime(newest[:15], _STAMP)
+            if last - moment < datetime.timedelta(days=1):
+                moment, digits = last, int(newest[16:], 16) + 1 + secrets.randbelow(16)
+    if digits > 0xFFFF:
+        moment, digits = moment + datetime.timedelta(seconds=1), secrets.randbelow(0x8000)
+    return f"{moment.strftime(_STAMP)}-{digits:04x}"
 
 
 def read(folder: str | Path) -> Run:

@@ -1,5 +1,6 @@
 """Records: written whole, read at once, and honest about runs whose process is gone."""
 
+import datetime
 import json
 import os
 import subprocess
@@ -108,8 +109,27 @@ def test_runs_are_found_by_id_by_a_start_and_as_the_latest(tmp_path: Path) -> No
         record.find(tmp_path / "none", "latest")
 
 
-def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path: Path) -> None:
-    assert len({new(tmp_path).run.id for _ in range(40)}) == 40
+def test_runs_of_the_same_second_get_names_in_the_order_of_their_starts(tmp_path: Path) -> None:
+    names = [new(tmp_path).run.id for _ in range(40)]
+    assert names == sorted(set(names))
+    assert all(record.ID.fullmatch(name) for name in names)
+    assert record.find(tmp_path, "latest").id == names[-1]
+
+
+def test_a_clock_that_was_set_back_an_hour_does_not_change_the_order(tmp_path: Path) -> None:
+    ahead = datetime.datetime.now() + datetime.timedelta(hours=1)
+    first = new(tmp_path)
+    rename(first, ahead.strftime("%Y%m%d-%H%M%S-ffff"))
+    second = new(tmp_path).run.id
+    assert second[:15] == (ahead + datetime.timedelta(seconds=1)).strftime("%Y%m%d-%H%M%S")
+    assert record.find(tmp_path, "latest").id == second
+
+
+@pytest.mark.parametrize("name", ["20990101-000000-abcd", "99999999-999999-abcd"])
+def test_a_name_far_in_the_future_is_not_taken_on(tmp_path: Path, name: str) -> None:
+    rename(new(tmp_path), name)
+    today = datetime.datetime.now() - datetime.timedelta(seconds=2)
+    assert "2098" > new(tmp_path).run.id[:15] >= today.strftime("%Y%m%d-%H%M%S")
 
 
 def test_not_a_number_never_gets_into_a_record(tmp_path: Path) -> None:
