@@ -68,7 +68,18 @@ def _pictures(ledger: Ledger) -> list[Markup]:
         "GROUP BY label ORDER BY count(*) DESC, label"
     )
     most, least = species[0], species[-1]
+    alone = (
+        [
+            pages.paragraph(
+                f"There is one species alone, {most[0]}: a classifier has nothing to tell it from, "
+                "so accuracy and ROC say nothing. Add recordings of other species."
+            )
+        ]
+        if len(species) == 1
+        else []
+    )
     return [
+        *alone,
         pages.heading("Recordings of each species"),
         pages.paragraph(
             f"From {least[1]:,} ({least[0]}) to {most[1]:,} ({most[0]}). Species with few "

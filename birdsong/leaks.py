@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from birdsong import pages
 from birdsong.config import SplitConfig
-from birdsong.splits import KEPT_FIRST, PARTS, author_of, count_parts, place_of
+from birdsong.groups import author_of, place_of
+from birdsong.splits import KEPT_FIRST, PARTS, count_parts
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -21,6 +21,7 @@ CREATE TABLE entries (id TEXT PRIMARY KEY, path TEXT UNIQUE, label TEXT, licence
 CREATE TABLE results (id TEXT PRIMARY KEY, sha256 TEXT UNIQUE, seconds REAL, rate INTEGER,
     channels INTEGER, uri TEXT, member TEXT, offset INTEGER, size INTEGER, compression TEXT,
     added TEXT DEFAULT '[]');
+CREATE TABLE twins (id TEXT PRIMARY KEY, first TEXT, sha256 TEXT);
 CREATE TABLE problems (id TEXT, uri TEXT, problem TEXT, detail TEXT, excluded INTEGER);
 """
 _FILE_COLUMNS = ", ".join(f"files.{field.name}" for field in fields(File))
@@ -161,6 +162,17 @@ class Ledger:
             (json.dumps([*json.loads(text), *added]), first),
         )
         return added
+
+    def add_twin(self, name: str, first: str, sha256: str) -> None:
+        """Take note of a recording with the same bytes as the first one, which is left out."""
+        self._sql.execute("INSERT INTO twins VALUES (?, ?, ?)", (name, first, sha256))
+
+    def twins(self) -> Iterator[tuple[Metadata, str, str]]:
+        """Metadata of each twin that was left out, whose twin it is, and the hash of both."""
+        rows = self._sql.execute(
+            "SELECT metadata, first, sha256 FROM twins JOIN entries USING (id) ORDER BY id"
+        )
+        return ((Metadata(**json.loads(text)), first, sha256) for text, first, sha256 in rows)
 
     def _metadata(self, name: str) -> Metadata:
         (text,) = self._sql.execute("SELECT metadata FROM entries WHERE id = ?", (name,)).fetchone()

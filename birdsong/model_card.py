@@ -58,8 +58,8 @@ def markdown(
         "",
         "## Thresholds",
         "",
-        f"Chosen on calibration windows so that at most {_percent(thresholds.get('target_fpr'))} "
-        "of the windows without a species score above its threshold. "
+        "Chosen on calibration windows. The aim is that of the windows without a species "
+        f"{_percent(thresholds.get('target_fpr'))} score above its threshold. "
         f"{thresholds.get('note', '')} {have} of {len(classes)} "
         "species have one; the others are scored but never reported as heard. Probabilities are "
         f"calibrated by {_correction(calibration)}, the same for all species.",

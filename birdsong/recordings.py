@@ -47,8 +47,9 @@ def ingest(recordings_path: str, audit_path: str, config: IngestConfig) -> dict[
     or silent, entries without a file, files without an entry, and entries that do not parse.
 
     Args:
-        recordings_path: Where the artifact goes: `recordings.parquet`, `problems.parquet` and,
-            with a snapshot, `snapshot/*.tar`.
+        recordings_path: Where the artifact goes: `recordings.parquet`, `problems.parquet`,
+            `duplicates.parquet` (what was left out because its bytes are those of another one)
+            and, with a snapshot, `snapshot/*.tar`.
         audit_path: Where the HTML page goes; it is also written when too many are bad.
         config: The source and how many bad recordings are borne.
 
@@ -73,6 +74,7 @@ def ingest(recordings_path: str, audit_path: str, config: IngestConfig) -> dict[
                 _refuse_bad(ledger, summary, config, audit_path)
                 _write_recordings(ledger, folder.path / "recordings.parquet")
                 _write_problems(ledger, folder.path / "problems.parquet")
+                _write_duplicates(ledger, folder.path / "duplicates.parquet")
         finally:
             ledger.close()
     return summary
@@ -168,6 +170,7 @@ def _settle_one(
         if added:
             detail += f"; {', '.join(added)} added to its secondary labels"
         ledger.add_problem(name, file.uri, "duplicate", detail)
+        ledger.add_twin(name, twin[0], found.sha256)
         return
     if found.problem:
         ledger.add_problem(name, file.uri, found.problem, found.detail, excluded=False)
@@ -371,6 +374,32 @@ def _write_problems(ledger: Ledger, path: Path) -> None:
     names = ("id", "uri", "problem", "detail", "excluded")
     schema = pa.schema([*(pa.field(name, text) for name in names[:4]), ("excluded", pa.bool_())])
     rows = (dict(zip(names, row, strict=True)) for row in ledger.problems())
+    _write_parquet(rows, schema, path)
+
+
+def _write_duplicates(ledger: Ledger, path: Path) -> None:
+    import pyarrow as pa
+
+    text = pa.string()
+    schema = pa.schema(
+        [
+            *(
+                pa.field(name, text, nullable=False)
+                for name in ("id", "copy_of", "sha256", "label")
+            ),
+            pa.field("extra", pa.map_(text, text), nullable=False),
+        ]
+    )
+    rows = (
+        {
+            "id": entry.id,
+            "copy_of": first,
+            "sha256": sha256,
+            "label": entry.label,
+            "extra": list(entry.extra.items()),
+        }
+        for entry, first, sha256 in ledger.twins()
+    )
     _write_parquet(rows, schema, path)
 
 

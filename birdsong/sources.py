@@ -127,6 +127,10 @@ def _list_folder(root: Path) -> Iterator[File]:
                         yield _file(
                             f"{prefix}{entry.name}", uri=entry.path, size=entry.stat().st_size
                         )
+                    else:
+                        what = "a link to nothing" if entry.is_symlink() else "no file but a device"
+                        found = _file(f"{prefix}{entry.name}", uri=entry.path, size=0)
+                        yield replace(found, fault=found.fault or f"it is {what}")
         except OSError as error:
             raise StorageError(
                 f"{folder} cannot be listed: {error.strerror or error}. Check its permissions."

@@ -1,21 +1,18 @@
 """Share recordings out for training, validation, calibration and test, groups kept whole.
 
-Recordings of one author on one day at one place are often takes of the same bird: a model that
-trained on one knows the other. Such groups stay on one side.
+What a group is stands in `birdsong.groups`.
 """
 
 import functools
-import hashlib
-import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from birdsong import artifacts
 from birdsong.config import SplitConfig
 from birdsong.errors import ConfigError, DataError
+from birdsong.groups import Group, digest, make_groups
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,9 +29,6 @@ epoch and pools all species; then calibration, where a pooled threshold stands i
 since without it nobody knows how well the species is recognised.
 """
 
-PLACE_DECIMALS = 2
-"""Latitude and longitude are the same place when they agree so far: about 1 km."""
-
 _COLUMN_VALUES = {
     "train": "train",
     "validation": "validation",
@@ -43,23 +37,6 @@ _COLUMN_VALUES = {
     "calibration": "calibration",
     "test": "test",
 }
-_NOBODY = {"", "unknown", "anonymous", "n/a", "na", "none", "nan", "null"}
-_DAY = re.compile(r"\d{4}-(?!00)\d{2}-(?!00)\d{2}")
-
-
-@dataclass(frozen=True)
-class Group:
-    """Recordings that stay together.
-
-    Attributes:
-        name: A hash of what they share, hexadecimal.
-        grouped_by: What they share, as `author+date+place`, or `alone`.
-        rows: Their positions in the table.
-    """
-
-    name: str
-    grouped_by: str
-    rows: tuple[int, ...]
 
 
 def split(
@@ -106,7 +83,8 @@ def split(
         parts = read_column(table, config.split_column)
     else:
         parts = assign(table["label"].tolist(), groups, config)
-    _refuse_copies_across_parts(table, parts)
+    copies = _dropped_copies(recordings_path, config.split_column)
+    _refuse_copies_across_parts(table, parts, copies)
 
     group_of = {row: group for group in groups for row in group.rows}
     result = pd.DataFrame(
@@ -162,70 +140,6 @@ def list_classes(table: "pd.DataFrame") -> list[dict[str, str]]:
     ]
 
 
-def make_groups(table: "pd.DataFrame", keys: Sequence[str]) -> list[Group]:
-    """Find the recordings that may belong together.
-
-    Each recording is grouped by as many of the keys as it has, at best by all, else by author
-    and place, else by author (of those that are among `keys`), else it stands alone. Copies of
-    the same bytes are always together.
-
-    Args:
-        table: Columns id, sha256, author, date, latitude, longitude.
-        keys: Of author, date and place.
-
-    Returns:
-        The groups, each recording in exactly one, in an order that only depends on content.
-    """
-    ladder: list[tuple[str, ...]] = []
-    rungs: list[tuple[str, ...]] = [("author", "date", "place"), ("author", "place")]
-    for rung in [*rungs, ("author",), ("place",)]:
-        wanted = tuple(key for key in rung if key in keys)
-        # A date alone, or a place where authors count, says nothing about who belongs together
-        # unless the user asked for nothing else.
-        if wanted and wanted not in ladder and ("author" in wanted or "author" not in keys):
-            ladder.append(wanted)
-    values = {
-        "author": [author_of(value) for value in table["author"]],
-        "date": [_day(value) for value in table["date"]],
-        "place": [
-            place_of(latitude, longitude)
-            for latitude, longitude in zip(table["latitude"], table["longitude"], strict=True)
-        ],
-    }
-    hashes = table["sha256"].tolist()
-    ids = table["id"].tolist()
-    shared: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for row in range(len(table)):
-        for wanted in ladder:
-            if all(values[key][row] for key in wanted):
-                shared["+".join(wanted), "\n".join(values[key][row] for key in wanted)].append(row)
-                break
-        else:
-            shared["alone", ids[row]].append(row)
-
-    # Copies of the same bytes tie their groups together.
-    leader = {key: key for key in shared}
-
-    def find(key: tuple[str, str]) -> tuple[str, str]:
-        while leader[key] != key:
-            leader[key] = key = leader[leader[key]]
-        return key
-
-    first_with: dict[str, tuple[str, str]] = {}
-    for key in sorted(shared):
-        for row in shared[key]:
-            other = find(first_with.setdefault(hashes[row], key))
-            smaller, larger = sorted((other, find(key)))
-            leader[larger] = smaller
-    members: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for key in sorted(shared):
-        members[find(key)] += shared[key]
-    return [
-        Group(_digest(*key)[:16], key[0], tuple(sorted(rows, key=lambda row: ids[row])))
-        for key, rows in members.items()
-    ]
-
-
 def assign(labels: Sequence[str], groups: Sequence[Group], config: SplitConfig) -> list[str]:
     """Give each group to a part, close to the fractions within each species and overall.
 
@@ -251,7 +165,7 @@ def assign(labels: Sequence[str], groups: Sequence[Group], config: SplitConfig) 
     fractions["train"] = 1 - sum(fractions.values())
     held_out = [part for part in KEPT_FIRST if part in fractions]
 
-    order = sorted(groups, key=lambda group: _digest(str(config.seed), group.name))
+    order = sorted(groups, key=lambda group: digest(str(config.seed), group.name))
     species_of = [Counter(labels[row] for row in group.rows) for group in order]
     groups_of: dict[str, list[int]] = defaultdict(list)
     for index, counts in enumerate(species_of):
@@ -355,11 +269,21 @@ def read_column(table: "pd.DataFrame", column: str) -> list[str]:
     return parts
 
 
-def _refuse_copies_across_parts(table: "pd.DataFrame", parts: Sequence[str]) -> None:
+def _refuse_copies_across_parts(
+    table: "pd.DataFrame", parts: Sequence[str], dropped: Sequence[tuple[str, str, str]]
+) -> None:
+    """Refuse that one recording (by its bytes) is in two parts.
+
+    Args:
+        table: Columns id and sha256.
+        parts: Of its rows.
+        dropped: Id, hash and part of copies that ingest left out.
+    """
     seen: dict[str, tuple[str, str]] = {}
     leaking = []
-    for name, digest, part in zip(table["id"], table["sha256"], parts, strict=True):
-        other, other_part = seen.setdefault(digest, (name, part))
+    kept = zip(table["id"], table["sha256"], parts, strict=True)
+    for name, sha256, part in (*kept, *dropped):
+        other, other_part = seen.setdefault(sha256, (name, part))
         if other_part != part:
             leaking.append(f"{other} ({other_part}) and {name} ({part})")
     if leaking:
@@ -370,34 +294,28 @@ def _refuse_copies_across_parts(table: "pd.DataFrame", parts: Sequence[str]) -> 
         )
 
 
-def _digest(*texts: str) -> str:
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+def _dropped_copies(recordings_path: str | Path, column: str) -> list[tuple[str, str, str]]:
+    """Id, hash and part, by the user's own column, of the copies that ingest left out.
+
+    They take no part in the run; but where their author put them says what the split was to be.
+    """
+    import pandas as pd
+
+    place = Path(recordings_path) / "duplicates.parquet"
+    if not column or not place.is_file():
+        return []
+    table = pd.read_parquet(place, columns=["id", "sha256", "extra"])
+    values = (str(_as_mapping(extra).get(column) or "").strip().lower() for extra in table["extra"])
+    return [
+        (name, sha256, _COLUMN_VALUES[value])
+        for name, sha256, value in zip(table["id"], table["sha256"], values, strict=True)
+        if value in _COLUMN_VALUES
+    ]
 
 
 def _most_frequent(values: Sequence[str]) -> str:
     counts = Counter(values)
     return min(counts, key=lambda value: (-counts[value], value), default="")
-
-
-def author_of(value: object) -> str:
-    name = " ".join(value.split()).casefold() if isinstance(value, str) else ""
-    return "" if name in _NOBODY else name
-
-
-def _day(value: object) -> str:
-    """The day of an ISO date; nothing for a date without a day, as 2019-05-00."""
-    match = _DAY.match(value) if isinstance(value, str) else None
-    return match[0] if match else ""
-
-
-def place_of(latitude: float | None, longitude: float | None) -> str:
-    if latitude is None or longitude is None or latitude != latitude or longitude != longitude:
-        return ""
-    # Adding 0.0 turns -0.0 into 0.0.
-    return ", ".join(
-        f"{round(value, PLACE_DECIMALS) + 0.0:.{PLACE_DECIMALS}f}"
-        for value in (latitude, longitude)
-    )
 
 
 def _as_mapping(value: Any) -> Mapping[str, str]:

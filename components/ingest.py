@@ -24,7 +24,8 @@ def ingest(
         snapshot: Also pack the original bytes into the artifact.
 
     Returns:
-        recordings: recordings.parquet, one row for each good recording, and problems.parquet.
+        recordings: recordings.parquet, one row for each good recording; problems.parquet and
+            duplicates.parquet, what was left out and why.
         audit: What is in the source, and what is wrong with it.
         metrics: Counts of recordings, species, hours and problems.
     """

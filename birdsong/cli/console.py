@@ -123,9 +123,11 @@ def summary(run: Run, runs: Path) -> None:
         console.print(f"\n{_mark(console, State.FAILED)} {where}{took}:")
         for line in text.splitlines():
             console.print(f"  {escape(line)}")
+        for page in _pages_of(run, failed):
+            console.print(f"  page     {escape(page)}")
         if failed and failed.log:
             console.print(f"  log      {escape(failed.log)}")
-        _next(console, f"resume {run.id}", runs)
+        _go_on(console, run, failed, runs)
         return
     console.print(f"\n{_mark(console, run.state)} Done{took}.")
     for name, text in results(run):
@@ -133,16 +135,38 @@ def summary(run: Run, runs: Path) -> None:
     _next(console, f"runs show {run.id}", runs)
 
 
-def _next(console: Console, command: str, runs: Path) -> None:
+def _next(console: Console, command: str, runs: Path, what: str = "Next:") -> None:
     option = "" if runs == Path("runs") else f" --runs {runs}"
-    console.print("Next:")
+    console.print(what)
     console.print(escape(f"  python pipeline.py {command}{option}"))
+
+
+def _go_on(console: Console, run: Run, failed: Step | None, runs: Path) -> None:
+    """Say what helps after this failure: the same again, or something that has to be changed."""
+    from birdsong.runs.retries import raised
+
+    kind = raised(Path(failed.log)) if failed and failed.log else ""
+    if kind == "birdsong.errors.ConfigError":
+        _next(console, f"rerun {run.id} --set NAME=VALUE", runs, "Next, with another setting:")
+    elif kind == "birdsong.errors.DataError":
+        _next(console, f"resume {run.id}", runs, "Next, when that is mended:")
+        _next(console, f"rerun {run.id} --set NAME=VALUE", runs, "or with another setting:")
+    else:
+        _next(console, f"resume {run.id}", runs)
+
+
+def _pages_of(run: Run, step: Step | None) -> list[str]:
+    """Pages that a failed step wrote before it failed, such as the audit."""
+    if step is None:
+        return []
+    return [str(page) for page in sorted(run.folder.glob(f"pages/{step.name}.*.html"))]
 
 
 def results(run: Run) -> list[tuple[str, str]]:
     """Headline results of a run of the birdsong pipeline, as names and texts; what is there."""
     found: list[tuple[str, str]] = []
     found += _accuracy(run)
+    found += [("warning", text) for text in warnings(run)]
     version = _read(run, "register", "version", "version.json")
     if version:
         name = f"{version.get('name')} version {version.get('version')}"
@@ -161,6 +185,28 @@ def results(run: Run) -> list[tuple[str, str]]:
     report = [page for page in pages if page.name == "evaluate-threshold.report.html"]
     found += [("report", str(page)) for page in report]
     found.append(("files", str(run.folder)))
+    return found
+
+
+def warnings(run: Run) -> list[str]:
+    """What a run came to its end with and a person should know."""
+    found = []
+    ingest, evaluated = run.steps.get("ingest"), run.steps.get("evaluate-threshold")
+    if ingest and ingest.metrics.get("species") == 1:
+        found.append(
+            "there is one species alone: a classifier has nothing to tell it from. Add others."
+        )
+    counts = evaluated.metrics if evaluated else {}
+    without = int(counts.get("thresholds_none", 0))
+    some = int(counts.get("thresholds_own", 0) + counts.get("thresholds_pooled", 0))
+    if without and not some:
+        note = _read(run, "evaluate-threshold", "thresholds", "thresholds.json").get("note", "")
+        found.append(f"no species has a threshold, so none is reported as heard. {note}".strip())
+    elif without:
+        found.append(
+            f"{without} of {without + some} species have no threshold and are never reported as "
+            "heard; the report lists them."
+        )
     return found
 
 

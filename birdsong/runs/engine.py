@@ -182,7 +182,7 @@ class _Host:
             outputs = execute()
             self.cancel.check()
             if outputs is None:
-                self._end(call.name, State.FAILED, error=self._why(call.name, log))
+                self._fail(call, self._why(call.name, log))
                 return None
             missing = _missing(call.declared, outputs)
             if missing:
@@ -311,6 +311,21 @@ class _Host:
     def sleep(self, seconds: float) -> None:
         self.cancel.sleep(seconds)
 
+    def _fail(self, call: seams.Call, error: str) -> None:
+        """Record a failure, and the pages that the step wrote before it, such as the audit."""
+        run = self.recorder.run
+        pages = {
+            name: {"type": kind, "name": name, "uri": str(place), "path": str(place)}
+            for name, kind in call.declared.items()
+            if kind == "system.HTML"
+            and (place := run.folder / "artifacts" / call.name / name).is_file()
+        }
+        _name_pages(run.folder, call.name, pages)
+        for name, page in pages.items():
+            error = error.replace(page["path"], str(_page(run.folder, call.name, name)))
+        outputs = {name: {**reuse.with_hash(page), "metadata": {}} for name, page in pages.items()}
+        self._end(call.name, State.FAILED, error=error, outputs=outputs)
+
     def end_processes(self) -> None:
         processes.end(self.mark, grace_seconds=2.0, at_once=lambda: self.cancel.at_once)
 
@@ -371,13 +386,17 @@ def _name_pages(folder: Path, step: str, outputs: Mapping[str, Mapping[str, Any]
     """Give HTML outputs, which kfp writes without an ending, a name that browsers open."""
     for name, output in outputs.items():
         if output["type"] == "system.HTML" and Path(output["path"]).is_file():
-            page = folder / "pages" / f"{step.replace('/', '.')}.{name}.html"
+            page = _page(folder, step, name)
             page.parent.mkdir(exist_ok=True)
             page.unlink(missing_ok=True)
             try:
                 page.hardlink_to(output["path"])
             except OSError:
                 page.write_bytes(Path(output["path"]).read_bytes())
+
+
+def _page(folder: Path, step: str, output: str) -> Path:
+    return folder / "pages" / f"{step.replace('/', '.')}.{output}.html"
 
 
 @contextlib.contextmanager

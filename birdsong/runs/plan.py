@@ -146,7 +146,9 @@ def _look(plan: Plan, source: Path, most_seconds: float) -> float:
 
 def _audio_files(folder: Path) -> Iterator[tuple[str, int]]:
     """Place and bytes of each recording, as ingest finds them."""
-    return ((file.uri, file.size) for file in list_files(str(folder)) if _is_audio(file.path))
+    for file in list_files(str(folder)):
+        if _is_audio(file.path) and (file.size or not file.fault):
+            yield file.uri, file.size
 
 
 def _is_audio(name: str) -> bool:

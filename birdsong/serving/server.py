@@ -125,6 +125,10 @@ def create_app(
         ] = "detections",
     ) -> Answer:
         """Say which birds are heard in a recording: OGG, MP3, FLAC or WAV of any length."""
+        if unknown := sorted(set(request.query_params) - {"scores"}):
+            raise problems.Problem(
+                400, "query", f"{', '.join(unknown)[:100]}: not known here. There is scores=all."
+            )
         _check_type(request.headers.get("content-type", ""))
         data = await _body(request, largest_bytes)
         gone = threading.Event()

@@ -9,7 +9,7 @@ from kfp.dsl import HTML, Dataset, Metrics
 
 from birdsong import artifacts, demo_data, recordings
 from birdsong.config import IngestConfig
-from birdsong.errors import ConfigError
+from birdsong.errors import ConfigError, DataError
 from components.split import split
 
 
@@ -62,6 +62,36 @@ def test_a_column_of_the_metadata_is_taken_as_the_split(ingested, tmp_path):
     assert table["part"].value_counts().to_dict() == dict.fromkeys(
         ("train", "validation", "calibration", "test"), 6
     )
+
+
+def test_copies_that_the_users_own_split_puts_on_two_sides_are_refused(tmp_path):
+    import numpy as np
+    import soundfile
+
+    folder = tmp_path / "birds/train_short_audio/wren"
+    folder.mkdir(parents=True)
+    rows = ["primary_label,filename,fold"]
+    for number, fold in enumerate(("train", "validation", "test", "train")):
+        noise = np.random.default_rng(number).normal(0, 0.1, 4_000)
+        soundfile.write(folder / f"{number}.wav", noise, 8_000)
+        rows.append(f"wren,{number}.wav,{fold}")
+    for number, fold in ((8, "train"), (9, "test")):
+        (folder / f"{number}.wav").write_bytes((folder / "0.wav").read_bytes())
+        rows.append(f"wren,{number}.wav,{fold}")
+    (tmp_path / "birds/train_metadata.csv").write_text("\n".join(rows))
+    place = tmp_path / "recordings"
+    config = IngestConfig(source=str(tmp_path / "birds"))
+    recordings.ingest(str(place), str(tmp_path / "audit.html"), config)
+    copies = pd.read_parquet(place / "duplicates.parquet")
+    assert copies[["id", "copy_of"]].to_numpy().tolist() == [
+        ["wren/8.wav", "wren/0.wav"],
+        ["wren/9.wav", "wren/0.wav"],
+    ]
+    with pytest.raises(DataError, match=r"wren/0.wav \(train\) and wren/9.wav \(test\)") as caught:
+        run(place, tmp_path, split_column="fold")
+    assert "wren/8.wav" not in str(caught.value)
+    assert not (tmp_path / "splits").exists()
+    run(place, tmp_path, test_fraction=0.25, calibration_fraction=0)
 
 
 def test_a_column_that_is_not_there_is_refused_and_leaves_nothing(ingested, tmp_path):

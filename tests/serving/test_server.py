@@ -284,6 +284,8 @@ def test_unknown_routes_methods_and_queries_are_problems_too(client: httpx.Clien
     assert response.headers["allow"] == "POST"
     response = client.post("/invocations?scores=everything", content=b"x", headers=AUDIO)
     assert "detections" in _problem(response, 400, "query")
+    response = client.post("/invocations?score=all", content=b"x", headers=AUDIO)
+    assert "score: not known here" in _problem(response, 400, "query")
 
 
 def test_requests_at_once_get_their_own_answers(client: httpx.Client) -> None:

@@ -147,6 +147,21 @@ def test_the_plan_follows_links_to_folders_and_passes_by_links_to_nothing(
     assert "recordings  6," in out
 
 
+def test_a_failed_ingest_names_its_audit_by_a_name_that_browsers_open(birdsong: Command) -> None:
+    write_songs(Path("songs"), 2, 2.0)
+    for number in range(4):
+        Path(f"songs/sp0/broken{number}.wav").write_bytes(b"no sound")
+    code, out, _ = birdsong("run", "--source", "songs")
+    assert code == 1
+    (page,) = Path("runs").glob("*/pages/ingest.audit.html")
+    assert f"The audit lists them: {page.absolute()}" in out
+    assert "page     " in out
+    assert "broken3.wav" in page.read_text()
+    assert "when that is mended" in out
+    code, out, _ = birdsong("runs", "show", "latest")
+    assert "audit: " in out
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_one_damaged_member_of_a_zip_does_not_stop_the_plan(birdsong: Command, method: int) -> None:
     write_songs(Path("songs"), 6, 2.0)

@@ -108,10 +108,11 @@ def test_what_is_wrong_with_a_recording_is_told_and_the_others_go_on(tmp_path: P
         "a/text.mp3": ("unreadable", True),
         "a/phone.m4a": ("unreadable", True),
         "a/cut.flac": ("unreadable", True),
+        "a/locked.wav": ("unreadable", True),
         "lost.wav": ("file without label", True),
     }
     assert [row["id"] for row in rows(tmp_path)] == ["a/clipped.wav", "a/good.wav"]
-    assert summary["bad_share"] == pytest.approx(9 / 11)
+    assert summary["bad_share"] == pytest.approx(10 / 12)
     assert (summary["clipped"], summary["excluded"]) == (1, 9)
 
 

@@ -14,6 +14,7 @@ import pytest
 from birdsong import artifacts, splits
 from birdsong.config import SplitConfig
 from birdsong.errors import ConfigError, DataError
+from birdsong.groups import Group, make_groups
 
 REAL = Path(__file__).parents[2] / "../shared/data/birdclef2022_train_metadata.csv"
 QUARTERS = SplitConfig(validation_fraction=0.1, calibration_fraction=0.2, test_fraction=0.2)
@@ -105,7 +106,7 @@ def test_missing_values_step_down_from_day_to_place_to_author_to_alone():
     table["author"] = ["Ada", "Ada", "Ada", " ada ", "unknown", None]
     table["date"] = ["2020-05-01", "2020-05-01T07:00", "2020-05-00", None, "2020-05-01", None]
     table["latitude"] = [1.0, 1.001, 1.0, np.nan, 1.0, 1.0]
-    groups = splits.make_groups(table, ("author", "date", "place"))
+    groups = make_groups(table, ("author", "date", "place"))
     found = {group.rows: group.grouped_by for group in groups}
     assert found == {
         (0, 1): "author+date+place",
@@ -131,7 +132,7 @@ def test_group_by_restricts_what_keeps_recordings_together(keys, expected):
     table["author"] = ["Ada", "Ada", "Ada", "Bo"]
     table["date"] = ["2020-05-01", "2020-05-01", "2020-05-02", "2020-05-02"]
     table["latitude"] = [1.0, 2.0, 1.0, 1.0]
-    groups = splits.make_groups(table, SplitConfig(group_by=keys).group_keys)
+    groups = make_groups(table, SplitConfig(group_by=keys).group_keys)
     assert {group.rows for group in groups} == expected
 
 
@@ -159,7 +160,7 @@ def test_copies_of_the_same_bytes_stay_together_though_their_metadata_differ(tmp
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_species_with_few_groups_loses_validation_then_calibration_then_test(count, parts, seed):
     labels = ["common"] * 300 + ["rare"] * count
-    groups = [splits.Group(f"g{i}", "alone", (i,)) for i in range(len(labels))]
+    groups = [Group(f"g{i}", "alone", (i,)) for i in range(len(labels))]
     assigned = splits.assign(labels, groups, SplitConfig(seed=seed))
     assert set(assigned[300:]) == parts
     assert assigned[300:].count("train") >= count / 2
@@ -170,7 +171,7 @@ def test_a_group_of_several_species_stays_whole_and_every_species_can_be_learnt(
     labels = [f"s{i}" for i in rng.integers(0, 30, 600)]
     bounds = np.unique(np.concatenate([[0, 600], rng.integers(0, 600, 150)]))
     groups = [
-        splits.Group(f"g{i}", "author", tuple(range(start, end)))
+        Group(f"g{i}", "author", tuple(range(start, end)))
         for i, (start, end) in enumerate(itertools.pairwise(bounds))
     ]
     assigned = splits.assign(labels, groups, SplitConfig())
@@ -210,7 +211,7 @@ def test_the_sizes_of_the_reference_are_reached_by_settings():
     sizes = np.linspace(8, 500, 397)
     codes = np.random.default_rng(0).choice(397, total, p=sizes / sizes.sum())
     labels = [f"s{code}" for code in codes]
-    groups = [splits.Group(f"g{i}", "alone", (i,)) for i in range(total)]
+    groups = [Group(f"g{i}", "alone", (i,)) for i in range(total)]
     assigned = splits.assign(labels, groups, config)
     assert assigned.count("validation") == pytest.approx(2_997, rel=0.02)
     assert assigned.count("test") == pytest.approx(3_014, rel=0.02)

@@ -68,7 +68,8 @@ def test_a_folder_is_listed_through_links_and_a_loop_of_links_ends(tmp_path: Pat
     (root / "linked").symlink_to(other)
     (root / "broken.ogg").symlink_to("nowhere")
     found = {file.path: file for file in sources.list_files(str(root))}
-    assert set(found) == {"a/1.ogg", "linked/2.ogg"}
+    assert set(found) == {"a/1.ogg", "linked/2.ogg", "broken.ogg"}
+    assert found["broken.ogg"].fault == "it is a link to nothing"
     assert sources.read_file(found["linked/2.ogg"]) == (b"two", None)
 
 
