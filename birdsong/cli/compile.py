@@ -1,20 +1,33 @@
 """`compile`: the DAG for a Kubeflow Pipelines backend."""
 
-import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-SUFFIXES = (".yaml", ".yml", ".json")
+from birdsong.cli.options import ClusterFile, RunsOn
+from birdsong.cli.run import Profile
+
+SUFFIXES = (".yaml", ".yml")
 
 
 def compile_pipeline(
-    out: Annotated[
-        Path, typer.Argument(metavar="OUT.yaml", help="File to write: .yaml, .yml or .json.")
-    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT.yaml", help="File to write: .yaml or .yml.")],
+    profile: Annotated[
+        Profile | None,
+        typer.Option(
+            help="Sizes of the steps. demo, quick: one node of 4 cores, no GPU. reference: large "
+            "steps, a GPU for tune and train. Default: quick."
+        ),
+    ] = None,
+    cluster: ClusterFile = None,
+    runs_on: RunsOn = "here",
 ) -> None:
-    """Write the DAG in KFP's intermediate representation, as every KFP backend takes it."""
+    """Write the DAG as KFP backends take it, the same file that `submit` uploads.
+
+    Images, sizes, users and secrets by reference are in it; values of parameters are given when a
+    run is made.
+    """
     from birdsong.errors import ConfigError, StorageError
 
     if out.suffix not in SUFFIXES:
@@ -22,20 +35,21 @@ def compile_pipeline(
             f"{out}: the compiled pipeline is written as {', '.join(SUFFIXES)}, "
             f"not {out.suffix or 'without an ending'}."
         )
-    from kfp import compiler
+    from birdsong.kubeflow import compiling
+    from birdsong.kubeflow import settings as clusters
 
-    from pipeline import birdsong
-
+    described = clusters.read(cluster)
+    wanted = clusters.resources(described, profile, runs_on)
+    compiled = compiling.compile_for_cluster(described, wanted, runs_on)
     aside = out.with_name(f".{out.stem}.writing{out.suffix}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():
-            # JSON is the same document; that kfp may drop it one day helps nobody here.
-            warnings.filterwarnings("ignore", "Compiling to JSON", DeprecationWarning)
-            compiler.Compiler().compile(birdsong, str(aside))
+        aside.write_text(compiled.as_yaml(), encoding="utf-8")
         aside.replace(out)
     except OSError as error:
         raise StorageError(f"{out} cannot be written ({error.strerror}).") from error
     finally:
         aside.unlink(missing_ok=True)
-    typer.echo(f"Wrote {out}: pipeline {birdsong.name}.")
+    typer.echo(f"Wrote {out}: pipeline {compiled.pipeline['pipelineInfo']['name']}.")
+    if runs_on == "sagemaker":
+        typer.echo("tune and train would start jobs on SageMaker, which are not in this version.")

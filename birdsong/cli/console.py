@@ -283,3 +283,52 @@ def show(run: Run) -> None:
     if run.state == State.SUCCEEDED:
         for name, text in results(run):
             console.print(f"{name:<9}{escape(text)}")
+
+
+def end_of_remote(run: Run, page: str) -> None:
+    """Say how a run on a cluster ended."""
+    console = _console()
+    took = "" if run.seconds is None else f" in {duration(run.seconds)}"
+    if run.state == State.SUCCEEDED:
+        console.print(f"\n{_mark(console, run.state)} Done{took}.")
+    elif run.state == State.CANCELLED:
+        console.print(f"\n{_mark(console, run.state)} Cancelled{took}.")
+    else:
+        failed = next((step for step in run.steps.values() if step.state == State.FAILED), None)
+        where = f"step {failed.name} failed" if failed else "the run failed"
+        console.print(f"\n{_mark(console, State.FAILED)} {where}{took}:")
+        text = (failed.error if failed else None) or run.error or "its log is on the page"
+        console.print(f"  {escape(text)}")
+    console.print(f"  page     {escape(page)}")
+
+
+def table_of_remote_runs(found: list[Run], host: str) -> None:
+    """One line per run of a cluster, newest first."""
+    console = _console()
+    if not found:
+        console.print(f"No runs at {escape(host)}.")
+    for run in found:
+        took = duration(run.seconds) if run.seconds is not None else ""
+        console.print(
+            f"{run.id}  {run.started[:16].replace('T', ' ')}  {_mark(console, run.state)} "
+            f"{run.state:<9}  {took:>12}  {escape(run.note)}"
+        )
+
+
+def show_remote(run: Run, page: str) -> None:
+    """All that a cluster tells of a run."""
+    console = _console()
+    took = f" in {duration(run.seconds)}" if run.seconds is not None else ""
+    console.print(
+        f"run {run.id}  {_mark(console, run.state)} {run.state}{took}  {escape(run.note)}"
+    )
+    console.print(f"started {run.started}, pipeline {run.pipeline}")
+    for name, value in run.arguments.items():
+        console.print(escape(f"  {name} = {value}"))
+    for step in run.steps.values():
+        console.print(_line(console, step))
+        if step.error:
+            console.print(f"    [red]{escape(step.error)}[/red]")
+    if run.error:
+        console.print(f"[red]{escape(run.error)}[/red]")
+    console.print(f"page {escape(page)}")

@@ -8,7 +8,7 @@ from types import FrameType
 import typer
 
 from birdsong.cli import compile as compiling
-from birdsong.cli import doctor, gc, rerun, run, runs, serve, ui
+from birdsong.cli import doctor, gc, rerun, run, runs, serve, submit, ui
 from birdsong.errors import BirdsongError, ConfigError
 
 FAILED, USAGE, CANCELLED = 1, 2, 130
@@ -23,6 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run.run)
+app.command("submit")(submit.submit)
 app.command("resume")(rerun.resume)
 app.command("rerun")(rerun.rerun)
 app.command("stop")(rerun.stop)

@@ -20,6 +20,65 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan; start no
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 """`--yes`."""
 
+Host = Annotated[
+    str,
+    typer.Option(
+        "--host",
+        metavar="URL",
+        help="Address of Kubeflow Pipelines, such as http://localhost:8080 behind a port-forward.",
+    ),
+]
+"""`--host URL`, where a cluster is meant in any case."""
+
+AtHost = Annotated[
+    str | None,
+    typer.Option(
+        "--host",
+        metavar="URL",
+        help="Look at a Kubeflow Pipelines backend instead of this machine; RUN is then an id, the "
+        "start of one, a name, or latest.",
+    ),
+]
+"""`--host URL` of commands that otherwise work on this machine."""
+
+Auth = Annotated[
+    str,
+    typer.Option(
+        metavar="KIND",
+        help="With --host: none; token, from BIRDSONG_KFP_TOKEN or the file "
+        "BIRDSONG_KFP_TOKEN_FILE; client, as kfp.Client finds credentials; auto: a token where "
+        "the environment names one, else none.",
+    ),
+]
+"""`--auth KIND`."""
+
+ClusterFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--cluster",
+        metavar="FILE",
+        help="What the cluster is like: images, sizes of steps, secrets, mounts; examples are in "
+        "k8s/clusters/.",
+        envvar="BIRDSONG_CLUSTER",
+    ),
+]
+"""`--cluster FILE`."""
+
+RunsOn = Annotated[
+    str,
+    typer.Option(
+        metavar="WHERE",
+        help="Where tune and train compute: here, in pods of the cluster, or sagemaker (compiles; "
+        "its jobs are not in this version).",
+    ),
+]
+"""`--runs-on here|sagemaker`."""
+
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Follow the run to its end; the exit code says how it ended.")
+]
+"""`--wait`."""
+
 StepTimeout = Annotated[
     float | None,
     typer.Option(metavar="MINUTES", help="Minutes after which a step is ended. Default: none."),

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from birdsong.cli.options import DryRun, RunsFolder, StepMemory, StepTimeout, Yes
+from birdsong.cli.options import (
+    AtHost,
+    Auth,
+    ClusterFile,
+    DryRun,
+    RunsFolder,
+    StepMemory,
+    StepTimeout,
+    Wait,
+    Yes,
+)
 
 if TYPE_CHECKING:
     from birdsong.runs.rerun import Plan
@@ -23,11 +33,20 @@ def resume(
     step_timeout: StepTimeout = None,
     step_memory: StepMemory = None,
     runs: RunsFolder = Path("runs"),
+    host: AtHost = None,
+    wait: Wait = False,
+    auth: Auth = "auto",
+    cluster: ClusterFile = None,
 ) -> int:
     """Go on after a failure, a kill or a power cut: finished steps stand, the rest runs.
 
-    A new run is made; the old one stays as it is. Ends as `run` does.
+    A new run is made; the old one stays as it is. Ends as `run` does. With --host the cluster
+    goes on with the run itself, with the code that it had.
     """
+    if host is not None:
+        from birdsong.cli import remote
+
+        return remote.resume(run, host, auth, cluster, wait=wait, dry=dry_run)
     from birdsong.cli.options import limits
     from birdsong.runs import graph, record
     from birdsong.runs import rerun as planning
@@ -69,11 +88,31 @@ def rerun(
     step_timeout: StepTimeout = None,
     step_memory: StepMemory = None,
     runs: RunsFolder = Path("runs"),
+    host: AtHost = None,
+    wait: Wait = False,
+    auth: Auth = "auto",
+    cluster: ClusterFile = None,
 ) -> int:
     """Run a part of an earlier run again: the plan is shown first, the rest is reused.
 
-    A step runs although its inputs may come out as before. Ends as `run` does.
+    A step runs although its inputs may come out as before. Ends as `run` does. With --host it is a
+    new run on the cluster, and the rest comes from the cache of KFP.
     """
+    if host is not None:
+        from birdsong.cli import remote
+
+        return remote.rerun(
+            run,
+            host,
+            auth,
+            cluster,
+            from_step=from_step,
+            only=only,
+            settings=settings or [],
+            wait=wait,
+            dry=dry_run,
+            yes=yes,
+        )
     from birdsong.cli.options import limits
     from birdsong.errors import ConfigError
     from birdsong.runs import graph, record
@@ -130,11 +169,21 @@ def _start(plan: "Plan", runs: Path, given: "Limits", *, dry_run: bool, yes: boo
     return {State.SUCCEEDED: 0, State.CANCELLED: 130}.get(result.state, 1)
 
 
-def stop(run: RunName, runs: RunsFolder = Path("runs")) -> int:
-    """End a run of this machine as Ctrl-C does, and wait until its record says so.
+def stop(
+    run: RunName,
+    runs: RunsFolder = Path("runs"),
+    host: AtHost = None,
+    auth: Auth = "auto",
+    cluster: ClusterFile = None,
+) -> int:
+    """End a run as Ctrl-C does, and wait until its record says so; with --host one of a cluster.
 
     Ends with 0 when the run is over, with 1 when it still works after a minute.
     """
+    if host is not None:
+        from birdsong.cli import remote
+
+        return remote.stop(run, host, auth, cluster)
     from birdsong.runs import record, stopping
 
     seen = stopping.stop(record.find(runs, run))

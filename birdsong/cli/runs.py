@@ -5,14 +5,23 @@ from typing import Annotated
 
 import typer
 
-from birdsong.cli.options import RunsFolder
+from birdsong.cli.options import AtHost, Auth, ClusterFile, RunsFolder
 
 app = typer.Typer(help="Look at runs.", no_args_is_help=True)
 
 
 @app.command("list")
-def list_runs(runs: RunsFolder = Path("runs")) -> None:
-    """List the runs, newest first."""
+def list_runs(
+    runs: RunsFolder = Path("runs"),
+    host: AtHost = None,
+    auth: Auth = "auto",
+    cluster: ClusterFile = None,
+) -> int:
+    """List the runs, newest first; with --host those of a cluster."""
+    if host is not None:
+        from birdsong.cli import remote
+
+        return remote.list_runs(host, auth, cluster)
     from birdsong.cli.console import table_of_runs
     from birdsong.errors import ConfigError
     from birdsong.runs import record
@@ -24,6 +33,7 @@ def list_runs(runs: RunsFolder = Path("runs")) -> None:
             "`python pipeline.py run`."
         )
     table_of_runs(record.list_runs(runs), runs)
+    return 0
 
 
 @app.command("show")
@@ -33,8 +43,18 @@ def show(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="The whole record as JSON.")] = False,
     runs: RunsFolder = Path("runs"),
-) -> None:
-    """Show a run: its state, and for each step its seconds, outputs, metrics and error."""
+    host: AtHost = None,
+    auth: Auth = "auto",
+    cluster: ClusterFile = None,
+) -> int:
+    """Show a run: its state, and for each step its seconds, outputs, metrics and error.
+
+    With --host the outputs and metrics are on the run's page, whose address is printed.
+    """
+    if host is not None:
+        from birdsong.cli import remote
+
+        return remote.show(run, host, auth, cluster, as_json=as_json)
     import json
 
     from birdsong.cli.console import show as show_run
@@ -45,6 +65,7 @@ def show(
         typer.echo(json.dumps(found.as_json(), indent=1))
     else:
         show_run(found)
+    return 0
 
 
 @app.command("export")

@@ -7,7 +7,7 @@ reads, and a difference that matters for writes: whether a request may have arri
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -19,6 +19,9 @@ T = TypeVar("T")
 
 TOKEN, TOKEN_FILE = "BIRDSONG_KFP_TOKEN", "BIRDSONG_KFP_TOKEN_FILE"
 """Variables of the environment that hold a bearer token, or name the file that holds it."""
+
+CA_FILE, NAMESPACE = "BIRDSONG_KFP_CA_FILE", "BIRDSONG_KFP_NAMESPACE"
+"""Variables that name a file of certificates to trust, and a user's namespace."""
 
 AUTHS = ("auto", "none", "token", "client")
 
@@ -66,60 +69,57 @@ class Access:
     read_seconds: int = READ_SECONDS
 
 
-def access(
-    host: str,
-    auth: str,
-    environment: dict[str, str],
-    *,
-    token_file: Path | None = None,
-    namespace: str = "",
-    ca_file: Path | None = None,
-) -> Access:
+def access(host: str, auth: str, environment: Mapping[str, str], namespace: str = "") -> Access:
     """Read what the environment says about access.
 
     Raises:
         ConfigError: The address or the kind of access is wrong, or the token is missing.
     """
-    parts = urlsplit(host)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(host)
+        known = parts.scheme in ("http", "https") and parts.hostname
+    except ValueError:
+        known = None
+    if not known:
         raise ConfigError(
             f"--host {host!r}: needs the address of Kubeflow Pipelines, as http://localhost:8080."
         )
     if parts.username or parts.password:
         raise ConfigError(
-            f"--host: a name or password does not belong into the address. Give a token by "
-            f"{TOKEN}, {TOKEN_FILE} or --token-file."
+            f"--host: a name or password does not belong into the address. Give a token by {TOKEN} "
+            f"or {TOKEN_FILE}."
         )
     if auth not in AUTHS:
         raise ConfigError(f"--auth {auth!r}: choose {', '.join(AUTHS)}.")
-    if ca_file is not None and not ca_file.is_file():
-        raise ConfigError(f"--ca-file {ca_file}: there is no such file.")
-    named = environment.get(TOKEN_FILE)
-    place = token_file or (Path(named) if named else None)
+    named = environment.get(CA_FILE)
+    if named and not Path(named).is_file():
+        raise ConfigError(f"{CA_FILE}={named}: there is no such file.")
     token = ""
-    if auth in ("auto", "token") and (place is not None or environment.get(TOKEN)):
-        token = _token(place, environment.get(TOKEN, ""))
+    if auth in ("auto", "token") and (environment.get(TOKEN_FILE) or environment.get(TOKEN)):
+        token = _token(environment)
         auth = "token"
     elif auth == "token":
-        raise ConfigError(f"--auth token: set {TOKEN}, {TOKEN_FILE} or --token-file.")
+        raise ConfigError(f"--auth token: set {TOKEN}, or {TOKEN_FILE} to a file that holds it.")
     return Access(
-        host.rstrip("/").removesuffix("/#"),
+        host.partition("#")[0].rstrip("/"),
         "none" if auth == "auto" else auth,
         token,
-        namespace,
-        ca_file,
+        namespace or environment.get(NAMESPACE, ""),
+        Path(named) if named else None,
     )
 
 
-def _token(place: Path | None, given: str) -> str:
-    where = str(place) if place is not None else TOKEN
+def _token(environment: Mapping[str, str]) -> str:
+    named = environment.get(TOKEN_FILE)
+    where = named or TOKEN
     try:
-        token = (place.read_text() if place is not None else given).strip()
+        token = (Path(named).read_text() if named else environment[TOKEN]).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The token in {where} cannot be read ({error}).") from None
-    if not token or not token.isascii() or any(not sign.isprintable() for sign in token):
-        raise ConfigError(f"The token in {where} is empty or no single line of plain letters.")
-    return token.removeprefix("Bearer ").strip()
+    token = token.removeprefix("Bearer ").strip()
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigError(f"The token in {where} is empty or no single word of plain letters.")
+    return token
 
 
 class Api:
@@ -192,6 +192,15 @@ class Api:
             **self._namespace(),
         )
         return next((e for e in answer.experiments or [] if e.display_name == name), None)
+
+    def experiment_name(self, experiment_id: str) -> str:
+        """Name of an experiment."""
+        found = self._read(
+            "find the experiment of the run",
+            self._experiments.experiment_service_get_experiment,
+            experiment_id,
+        )
+        return str(found.display_name)
 
     def pipeline_id(self, name: str) -> str | None:
         """Id of a pipeline; None where there is none."""
@@ -290,7 +299,12 @@ class Api:
             try:
                 return self._ask(what, call, *values, **named)
             except (UnreachableError, AnswerError) as error:
-                passing = isinstance(error, UnreachableError) or error.status in (429, 502, 503, 504)
+                passing = isinstance(error, UnreachableError) or error.status in (
+                    429,
+                    502,
+                    503,
+                    504,
+                )
                 if attempt == _READ_TRIES or not passing:
                     raise
                 self._sleep(attempt)
@@ -382,7 +396,7 @@ def _told(given: Access, what: str) -> Iterator[None]:
     except errors.SSLError as error:
         raise StorageError(
             f"{where}: its certificate is not trusted ({_short(error)}). Give the authority "
-            "with --ca-file."
+            f"with {CA_FILE}."
         ) from None
     except errors.HTTPError as error:  # a connection that broke
         raise UnsureError(
@@ -403,9 +417,9 @@ def _short(error: BaseException) -> str:
 
 
 _ADVICE = {
-    401: f"Give a token by {TOKEN}, {TOKEN_FILE} or --token-file; the one given may have expired.",
-    403: "The account lacks the right, or --namespace is missing or another user's.",
-    404: "Is it the right --host, --namespace and run?",
+    401: f"Give a token by {TOKEN} or {TOKEN_FILE}; the one given may have expired.",
+    403: "The account lacks the right, or the namespace is missing or another user's.",
+    404: "Is it the right --host, namespace and run?",
     413: "The compiled pipeline is too large for the server.",
 }
 
@@ -416,7 +430,7 @@ def _refused(given: Access, what: str, error: Any) -> AnswerError | StorageError
     if status == 0:  # how kfp_server_api tells a certificate that is not trusted
         return StorageError(
             f"{where}: no secure connection ({str(error.reason).splitlines()[-1][:200]}). Give "
-            "the authority with --ca-file."
+            f"the authority with {CA_FILE}."
         )
     if 300 <= status < 400:
         advice = "It leads elsewhere, as to a login page. " + _ADVICE[401]

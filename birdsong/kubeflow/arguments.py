@@ -37,9 +37,7 @@ def resolve(
     Raises:
         ConfigError: A name is unknown, a value does not fit, or no pod could use it.
     """
-    given = dict(
-        arguments.parse_setting(graph.parameter_types(ir), text) for text in settings
-    )
+    given = dict(arguments.parse_setting(graph.parameter_types(ir), text) for text in settings)
     if earlier is None:
         source = str(given.pop("source", "")) or source
         if profile is None:
@@ -130,4 +128,3 @@ def check_devices(values: Mapping[str, Any], wanted: Mapping[str, Resources]) ->
                 f"devices is {devices}, but {step} asks for {wanted[step].gpus} GPUs. Lower it, "
                 f"or set steps: {step}: gpus: {devices} in the file of --cluster."
             )
-

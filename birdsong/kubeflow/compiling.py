@@ -114,7 +114,7 @@ def image_references(settings: ClusterSettings, runs_on: str = "here") -> dict[s
     for stages in STAGES.values():
         for stage in stages:
             step = stage.replace("_", "-")
-            image = str(getattr(images, target_of(step, runs_on).upper()))
+            image = images.reference(target_of(step, runs_on))
             name = image.rpartition("/")[2]
             if settings.image_registry and name.startswith("birdsong-python-"):
                 image = f"{settings.image_registry.rstrip('/')}/{name}"

@@ -29,7 +29,7 @@ _NAME = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
 
 
 class Resources(Settings):
-    """What one step asks for; it is both its request and its limit, so that a pod's fate is its own."""
+    """What one step asks for, as its request and as its limit: no pod takes from another."""
 
     cpu: str = Field(default="1", description="Cores, as 2 or 500m")
     memory: str = Field(default="2Gi", description="Memory, as 8Gi; a step above it is killed")
@@ -180,7 +180,7 @@ def read(place: Path | None) -> ClusterSettings:
         raise ConfigError(f"--cluster {place}: {error}") from None
 
 
-_LARGE = {
+_LARGE: dict[str, dict[str, Any]] = {
     "ingest": {"cpu": "4", "memory": "4Gi"},
     "split": {"cpu": "1", "memory": "4Gi"},
     "featurize": {"cpu": "8", "memory": "8Gi"},
@@ -190,7 +190,7 @@ _LARGE = {
     "register": {"cpu": "1", "memory": "4Gi"},
     "deploy": {"cpu": "2", "memory": "4Gi"},
 }
-_SMALL = {
+_SMALL: dict[str, dict[str, Any]] = {
     "ingest": {"cpu": "1", "memory": "1Gi"},
     "split": {"cpu": "500m", "memory": "1Gi"},
     "featurize": {"cpu": "1", "memory": "2Gi"},
@@ -200,7 +200,7 @@ _SMALL = {
     "register": {"cpu": "500m", "memory": "2Gi"},
     "deploy": {"cpu": "1", "memory": "3Gi"},
 }
-_DRIVES_A_JOB = {"cpu": "500m", "memory": "2Gi"}
+_DRIVES_A_JOB: dict[str, Any] = {"cpu": "500m", "memory": "2Gi"}
 
 
 def resources(

@@ -13,7 +13,18 @@ SCIENCE = sorted(
     file for file in (ROOT / "birdsong").glob("*.py") if file.name not in {"__init__.py"}
 )
 CLOUD = {"boto3", "botocore", "google", "cloudpathlib", "sagemaker"}
-HEAVY = {"kfp", "tensorflow", "keras", "pandas", "matplotlib", "mlflow", "sklearn", "pydantic"}
+HEAVY = {
+    "kfp",
+    "kfp_server_api",
+    "kubernetes",
+    "tensorflow",
+    "keras",
+    "pandas",
+    "matplotlib",
+    "mlflow",
+    "sklearn",
+    "pydantic",
+}
 
 
 def imported(file: Path) -> set[str]:
@@ -62,6 +73,8 @@ def test_only_the_registry_imports_mlflow_and_only_runs_and_commands_import_kfp(
         assert file.name == "registry.py"
     if "kfp" in packages:
         assert file.parent.name in {"runs", "kubeflow", "cli"}
+    if "kfp_server_api" in packages:
+        assert file.parent.name == "kubeflow"
 
 
 def test_importing_the_data_stages_loads_no_tensorflow_and_no_kfp() -> None:
@@ -79,11 +92,20 @@ def test_the_command_line_loads_nothing_heavy_before_a_command_needs_it() -> Non
     assert loaded("import birdsong.cli.main") & HEAVY == set()
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["runs", "show"], ["compile"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["submit"], ["runs", "show"], ["compile"], ["doctor"]]
+)
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     arguments = ["birdsong", *command, "--help"]
     code = f"import sys\nsys.argv = {arguments!r}\nfrom birdsong.cli.main import main\nmain()"
     # Typer itself takes pydantic (0.1 s) to read the options of a command.
+    assert loaded(code) & (HEAVY - {"pydantic"}) == set()
+
+
+def test_the_files_of_kubeflow_load_no_kfp_before_they_need_it() -> None:
+    modules = sorted(file.stem for file in (ROOT / "birdsong/kubeflow").glob("[!_]*.py"))
+    assert len(modules) >= 8
+    code = "\n".join(f"import birdsong.kubeflow.{name}" for name in modules)
     assert loaded(code) & (HEAVY - {"pydantic"}) == set()
 
 
