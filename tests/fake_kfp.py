@@ -14,7 +14,6 @@ import hashlib
 import json
 import re
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -116,11 +115,15 @@ class FakeKfp:
 
     def answer(self, method: str, path: str, query: dict[str, str], body: bytes, kind: str) -> Any:
         """The document of the answer. Raises KeyError for what is not there."""
-        for expected, pattern, act in _ROUTES:
+        for expected, pattern, name in _ROUTES:
             found = re.fullmatch(pattern, path)
             if method == expected and found:
-                return act(self, query, body, kind, *map(unquote, found.groups()))
+                act = getattr(self, name)
+                return act(query, body, kind, *map(unquote, found.groups()))
         raise KeyError(path)
+
+    def healthz(self, query: Any, body: bytes, kind: str) -> Any:
+        return through_model({"multi_user": False}, "V2beta1GetHealthzResponse")
 
     def create_experiment(self, query: Any, body: bytes, kind: str) -> Any:
         wanted = through_model(json.loads(body), "V2beta1Experiment")
@@ -167,7 +170,7 @@ class FakeKfp:
         )
         part = next(iter(parsed.iter_parts()))
         assert part.get_param("name", header="content-disposition") == "uploadfile"
-        pipeline, *rest = list(yaml.safe_load_all(part.get_payload(decode=True)))
+        pipeline, *rest = list(yaml.load_all(part.get_payload(decode=True), yaml.CSafeLoader))
         json_format.ParseDict(pipeline, pipeline_spec_pb2.PipelineSpec())
         spec = pipeline
         if rest:
@@ -391,21 +394,21 @@ def _filtered(found: list[dict[str, Any]], query: dict[str, str]) -> list[dict[s
 
 
 _API = "/apis/v2beta1"
-_ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
-    ("GET", f"{_API}/healthz", lambda self, query, body, kind: {"multi_user": False}),
-    ("POST", f"{_API}/experiments", FakeKfp.create_experiment),
-    ("GET", f"{_API}/experiments", FakeKfp.list_experiments),
-    ("GET", f"{_API}/experiments/([^/:]+)", FakeKfp.get_experiment),
-    ("POST", f"{_API}/pipelines", FakeKfp.create_pipeline),
-    ("GET", f"{_API}/pipelines", FakeKfp.list_pipelines),
-    ("GET", f"{_API}/pipelines/([^/]+)/versions", FakeKfp.list_versions),
-    ("GET", f"{_API}/pipelines/([^/]+)/versions/([^/]+)", FakeKfp.get_version),
-    ("POST", f"{_API}/pipelines/upload_version", FakeKfp.upload_version),
-    ("POST", f"{_API}/runs", FakeKfp.create_run),
-    ("GET", f"{_API}/runs", FakeKfp.list_runs),
-    ("GET", f"{_API}/runs/([^/:]+)", FakeKfp.get_run),
-    ("POST", f"{_API}/runs/([^/:]+):retry", FakeKfp.retry_run),
-    ("POST", f"{_API}/runs/([^/:]+):terminate", FakeKfp.terminate_run),
+_ROUTES: list[tuple[str, str, str]] = [
+    ("GET", f"{_API}/healthz", "healthz"),
+    ("POST", f"{_API}/experiments", "create_experiment"),
+    ("GET", f"{_API}/experiments", "list_experiments"),
+    ("GET", f"{_API}/experiments/([^/:]+)", "get_experiment"),
+    ("POST", f"{_API}/pipelines", "create_pipeline"),
+    ("GET", f"{_API}/pipelines", "list_pipelines"),
+    ("GET", f"{_API}/pipelines/([^/]+)/versions", "list_versions"),
+    ("GET", f"{_API}/pipelines/([^/]+)/versions/([^/]+)", "get_version"),
+    ("POST", f"{_API}/pipelines/upload_version", "upload_version"),
+    ("POST", f"{_API}/runs", "create_run"),
+    ("GET", f"{_API}/runs", "list_runs"),
+    ("GET", f"{_API}/runs/([^/:]+)", "get_run"),
+    ("POST", f"{_API}/runs/([^/:]+):retry", "retry_run"),
+    ("POST", f"{_API}/runs/([^/:]+):terminate", "terminate_run"),
 ]
 
 
@@ -507,4 +510,3 @@ def serving(fake: FakeKfp) -> Iterator[FakeKfp]:
         server.shutdown()
         server.server_close()
         thread.join()
-        time.sleep(0)

@@ -216,15 +216,16 @@ def rerun(
     """Run a part of a run again: the rest is left to the cache of KFP."""
     from birdsong.kubeflow import arguments, compiling, following, rerunning, submitting
     from birdsong.kubeflow import settings as clusters
+    from birdsong.runs import graph
+    from pipeline import birdsong
 
     described = clusters.read(cluster)
     backend = connect(host, auth, cluster)
     found = find(backend, name)
     before = rerunning.pipeline_of(backend, found)
     parent = following.as_run(found, before.pipeline)
-    plain = compiling.compile_for_cluster(described, clusters.resources(described, None))
     values, profile = arguments.resolve(
-        plain.pipeline, described, settings=settings, earlier=parent.arguments
+        graph.as_ir(birdsong), described, settings=settings, earlier=parent.arguments
     )
     wanted = clusters.resources(described, profile)
     arguments.check_devices(values, wanted)

@@ -71,6 +71,7 @@ def submit(
 
     described = clusters.read(cluster)
     access = api.access(host, auth, os.environ, described.namespace)
+    compiling.check_runs_on(runs_on)
     if name and not name.isprintable():
         raise ConfigError("--name: needs printable letters.")
     if runs_on == "sagemaker" and not dry_run:
@@ -78,10 +79,11 @@ def submit(
             "--runs-on sagemaker: jobs on SageMaker are not in this version, so such a run could "
             "not train. It compiles (compile OUT.yaml --runs-on sagemaker); submit with here."
         )
-    # Once for the names and types of the parameters, which do not depend on what steps ask for.
-    plain = compiling.compile_for_cluster(described, clusters.resources(described, None), runs_on)
+    from birdsong.runs import graph
+    from pipeline import birdsong
+
     values, chosen = arguments.resolve(
-        plain.pipeline, described, source=source, profile=profile, settings=settings or []
+        graph.as_ir(birdsong), described, source=source, profile=profile, settings=settings or []
     )
     wanted = clusters.resources(described, chosen, runs_on)
     if runs_on == "here":

@@ -30,6 +30,11 @@ _READ_TRIES = 3
 _PAGE = 100
 
 
+def pause(seconds: float) -> None:
+    """Wait."""
+    time.sleep(seconds)
+
+
 class AnswerError(BirdsongError):
     """The backend refused a request.
 
@@ -125,7 +130,7 @@ def _token(environment: Mapping[str, str]) -> str:
 class Api:
     """The backend."""
 
-    def __init__(self, given: Access, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, given: Access, sleep: Callable[[float], None] = pause) -> None:
         """Prepare, without a request.
 
         Args:

@@ -53,7 +53,8 @@ class Compiled:
         """Two YAML documents, as every KFP backend takes them."""
         import yaml
 
-        return str(yaml.safe_dump_all([self.pipeline, self.platform], sort_keys=True))
+        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the same bytes, sooner
+        return str(yaml.dump_all([self.pipeline, self.platform], Dumper=dumper, sort_keys=True))
 
 
 def target_of(step: str, runs_on: str = "here") -> str:
@@ -62,6 +63,16 @@ def target_of(step: str, runs_on: str = "here") -> str:
         return "cloud"
     stage = step.replace("-", "_")
     return next(target for target, stages in STAGES.items() if stage in stages)
+
+
+def check_runs_on(runs_on: str) -> None:
+    """Refuse an unknown place to compute.
+
+    Raises:
+        ConfigError: Names the known ones.
+    """
+    if runs_on not in RUNS_ON:
+        raise ConfigError(f"--runs-on {runs_on!r}: choose {' or '.join(RUNS_ON)}.")
 
 
 def compile_for_cluster(
@@ -84,8 +95,7 @@ def compile_for_cluster(
     from birdsong.runs import graph
     from pipeline import birdsong
 
-    if runs_on not in RUNS_ON:
-        raise ConfigError(f"--runs-on {runs_on!r}: choose {' or '.join(RUNS_ON)}.")
+    check_runs_on(runs_on)
     images = image_references(settings, runs_on)
 
     @functools.wraps(birdsong.pipeline_func)

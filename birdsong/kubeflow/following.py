@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from birdsong.errors import BirdsongError, UnreachableError
-from birdsong.kubeflow.api import AnswerError, Api
+from birdsong.kubeflow.api import AnswerError, Api, pause
 from birdsong.runs import graph
 from birdsong.runs.record import FINISHED, Run, State, Step, seconds_between
 
@@ -134,7 +134,7 @@ def follow(
     *,
     interval: float = 5.0,
     tell: Callable[[str], None] = lambda text: None,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] = pause,
     clock: Callable[[], float] = time.monotonic,
     not_yet: State | None = None,
 ) -> Run:

@@ -10,14 +10,13 @@ import hashlib
 import json
 import re
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from birdsong.errors import ConfigError, UnreachableError
-from birdsong.kubeflow.api import AnswerError, Api, UnsureError
+from birdsong.kubeflow.api import AnswerError, Api, UnsureError, pause
 from birdsong.kubeflow.compiling import Compiled
 
 T = TypeVar("T")
@@ -103,7 +102,7 @@ def submit(
     api: Api,
     request: Request,
     tell: Callable[[str], None] = lambda text: None,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] = pause,
 ) -> Submitted:
     """Start a run, or find the one that the same request made.
 
