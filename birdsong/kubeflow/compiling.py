@@ -53,7 +53,7 @@ class Compiled:
         """Two YAML documents, as every KFP backend takes them."""
         import yaml
 
-        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the same bytes, sooner
+        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the same document, sooner
         return str(yaml.dump_all([self.pipeline, self.platform], Dumper=dumper, sort_keys=True))
 
 
