@@ -8,10 +8,6 @@ BIN := $(VENV)/bin
 LOCK := docker/requirements/dev.txt
 STAMP := $(VENV)/.installed
 
-# uv writes neither the addresses of registries nor its own options into the lock.
-COMPILE := $(BIN)/uv pip compile --quiet pyproject.toml --extra dev --generate-hashes \
-	--no-emit-index-url --python-version 3.11 --custom-compile-command "make lock"
-
 .PHONY: help demo test test-long test-browser lint lock bench clean
 .DEFAULT_GOAL := help
 
@@ -34,13 +30,10 @@ lint: $(STAMP) ## Style, format, strict types, and whether the locked requiremen
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	@copy=$$(mktemp) && trap 'rm -f "$$copy"' EXIT && cp $(LOCK) "$$copy" && \
-	$(COMPILE) -o "$$copy" >/dev/null && \
-	{ diff -u $(LOCK) "$$copy" >&2 || \
-	{ echo "$(LOCK) does not fit pyproject.toml; run: make lock" >&2; exit 1; }; }
+	UV=$(BIN)/uv docker/lock.sh --check
 
 lock: $(STAMP) ## Write the hashed requirements anew from pyproject.toml
-	$(COMPILE) -o $(LOCK)
+	UV=$(BIN)/uv docker/lock.sh
 
 bench: $(STAMP) ## Measurements of tests/bench
 	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done

@@ -3,11 +3,19 @@
 Those are the modules that the image's stages import, directly or not, inside of functions too, and
 the locked requirements. So a change of the inference server or of the command line leaves the
 results of ingest as they are, and no change that could matter is overlooked.
+
+The build of an image takes exactly these files (`python -m birdsong.image_code TARGET FOLDER`), so
+that a module which the fingerprint misses is missing in the image too, and does not work unseen.
+Standard library only: the build runs it before anything is installed.
 """
 
 import ast
+import compileall
 import functools
 import hashlib
+import py_compile
+import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -28,6 +36,7 @@ would count as a use of the module in every image that holds this file."""
 
 PACKAGES = ("birdsong", "components")
 REQUIREMENTS = "docker/requirements"
+RECIPE = "docker/Dockerfile"
 
 
 def fingerprint(target: str, root: Path = ROOT) -> str:
@@ -41,7 +50,7 @@ def fingerprint(target: str, root: Path = ROOT) -> str:
 
 
 def image_files(target: str, root: Path = ROOT) -> list[Path]:
-    """Code and requirements of an image, sorted."""
+    """Code, requirements and recipe of an image, sorted."""
     stages = (f"components.{stage}" for stage in STAGES[target])
     programs = (f"birdsong.{module}" for module in PROGRAMS.get(target, ()))
     modules = closure([*stages, *programs], root)
@@ -56,9 +65,11 @@ def source_fingerprint(source: str, root: Path = ROOT) -> str:
 
 
 def _requirements(target: str, root: Path) -> list[Path]:
-    own = root / REQUIREMENTS / f"{target}.txt"
-    shared = root / REQUIREMENTS / "dev.txt"
-    return [place for place in (own if own.is_file() else shared,) if place.is_file()]
+    folder = root / REQUIREMENTS
+    own = [folder / f"{target}{kind}.txt" for kind in ("", "-gpu")]
+    shared = folder / "dev.txt"
+    found = own if own[0].is_file() else [shared]
+    return [place for place in (*found, root / RECIPE) if place.is_file()]
 
 
 def _hash(files: Iterable[Path], root: Path) -> str:
@@ -146,3 +157,31 @@ def _imports(source: str, package: str) -> Iterator[str]:
             and node.value.replace(".", "").isidentifier()
         ):
             yield node.value
+
+
+def collect(target: str, folder: Path, root: Path = ROOT) -> None:
+    """Copy the code of an image into a folder, with its bytecode."""
+    for file in image_files(target, root):
+        name = file.relative_to(root)
+        if name.parts[0] in PACKAGES:
+            place = folder / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, place)
+    # Not by the time of the sources, which differs from build to build.
+    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    compileall.compile_dir(folder, quiet=1, invalidation_mode=mode)
+
+
+def main(arguments: list[str]) -> int:
+    """`TARGET FOLDER`: collect the code of an image, and its fingerprint in the file fingerprint.
+
+    The build compares it with the one that the image is named by: files may change meanwhile.
+    """
+    target, folder = arguments
+    collect(target, Path(folder))
+    (Path(folder) / "fingerprint").write_text(fingerprint(target) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

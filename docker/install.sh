@@ -1,0 +1,22 @@
+#!/bin/sh
+# Installs hashed requirements into /opt/venv and writes the list of what is there; run while an
+# image is built: install.sh NAME [FILE]
+set -eu
+name=$1
+file=/requirements/${2:-$1}.txt
+/tools/bin/uv venv --quiet --python "$(command -v python3)" /opt/venv
+VIRTUAL_ENV=/opt/venv /tools/bin/uv pip sync --quiet --require-hashes --no-cache \
+    --link-mode copy "$file"
+mkdir -p /sbom
+/tools/bin/cyclonedx-py environment --output-reproducible --of JSON -o "/sbom/$name.cdx.json" \
+    /opt/venv >/dev/null
+
+# What nothing at run time reads: tests and headers (a third of a gigabyte beside TensorFlow), and
+# Arrow's parts for remote calls and query plans.
+cd /opt/venv/lib/python3.*/site-packages
+find . -type d \( -name tests -o -name include \) \
+    \( -path './numpy/*' -o -path './scipy/*' -o -path './pandas/*' -o -path './pyarrow/*' \
+    -o -path './matplotlib/*' -o -path './sklearn/*' -o -path './tensorflow/include' \) \
+    -prune -exec rm -rf {} +
+rm -f pyarrow/libarrow_flight.* pyarrow/libarrow_python_flight.* pyarrow/libarrow_substrait.*
+python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash . >/dev/null 2>&1 || true
