@@ -87,6 +87,7 @@ class StepProcess:
             self._close()
             raise
         self.pid = self._child.pid
+        self.container: str | None = None
 
     def wait(self) -> int:
         """Copy the output to the log until the step ends; end it when the run is cancelled.
@@ -95,7 +96,7 @@ class StepProcess:
             The exit code; negative for a signal. Where a limit was exceeded, `exceeded` says so.
         """
         assert self._child.stdout is not None
-        stream, lines = self._child.stdout, _Lines(self._progressed)
+        stream, lines = self._child.stdout, Lines(self._progressed)
         os.set_blocking(stream.fileno(), False)
         politely_at: float | None = None
         measure_at, began = 0.0, time.monotonic()
@@ -131,7 +132,7 @@ class StepProcess:
             self._close()
         return self.exit_code
 
-    def _copy(self, descriptor: int, lines: "_Lines") -> bool:
+    def _copy(self, descriptor: int, lines: "Lines") -> bool:
         try:
             data = os.read(descriptor, 65_536)
         except BlockingIOError:
@@ -148,21 +149,32 @@ class StepProcess:
         if self.exceeded:
             return
         if self._limits.seconds is not None and seconds > self._limits.seconds:
-            self.exceeded = (
-                f"It took longer than its limit of {self._limits.seconds / 60:g} minutes "
-                "(--step-timeout) and was ended. Give it more, or less to do."
-            )
+            self.exceeded = too_long(self._limits)
         held = self.peak_memory or 0
         if self._limits.memory is not None and held > self._limits.memory:
-            self.exceeded = (
-                f"It held {held / 1e9:.2f} GB of memory, more than its limit of "
-                f"{self._limits.memory / 1e9:g} GB (--step-memory), and was ended. Give it more, "
-                "or lower batch_size."
-            )
+            self.exceeded = too_much(self._limits, held)
 
     def _close(self) -> None:
         self._log.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def too_long(limits: Limits) -> str:
+    """Say that the limit of time was reached."""
+    return (
+        f"It took longer than its limit of {(limits.seconds or 0) / 60:g} minutes "
+        "(--step-timeout) and was ended. Give it more, or less to do."
+    )
+
+
+def too_much(limits: Limits, held: int) -> str:
+    """Say that the limit of memory was reached."""
+    limit = limits.memory or 0
+    return (
+        f"It held {max(held, limit) / 1e9:.2f} GB of memory, more than its limit of "
+        f"{limit / 1e9:g} GB (--step-memory), and was ended. Give it more, "
+        "or lower batch_size."
+    )
 
 
 def _environment(extra: Mapping[str, str], mark: str, scratch: str) -> dict[str, str]:
@@ -186,7 +198,7 @@ def _environment(extra: Mapping[str, str], mark: str, scratch: str) -> dict[str,
     }
 
 
-class _Lines:
+class Lines:
     """Finds lines of progress in a stream of bytes."""
 
     def __init__(self, progressed: Callable[[progress.Update], None]) -> None:
