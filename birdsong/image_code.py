@@ -34,6 +34,9 @@ PROGRAMS = {"serve": ("serving.server",)}
 """Image target to modules of birdsong that it runs beside stages. Without the package's name, which
 would count as a use of the module in every image that holds this file."""
 
+NAME = "birdsong-python-"
+"""How the names of our images begin."""
+
 PACKAGES = ("birdsong", "components")
 REQUIREMENTS = "docker/requirements"
 RECIPE = "docker/Dockerfile"
@@ -70,6 +73,23 @@ def _requirements(target: str, root: Path) -> list[Path]:
     shared = folder / "dev.txt"
     found = own if own[0].is_file() else [shared]
     return [place for place in (*found, root / RECIPE) if place.is_file()]
+
+
+def target_of(image: str) -> str | None:
+    """Which of our images a reference names: data, train, cloud or serve; None for another one."""
+    name = image.rpartition("/")[2].partition("@")[0].partition(":")[0]
+    target = name.removeprefix(NAME)
+    return target if name.startswith(NAME) and target in STAGES else None
+
+
+def locked(target: str, root: Path = ROOT) -> dict[str, str]:
+    """Versions of the packages that an image is built with; tensorflow whatever its build."""
+    found = {}
+    for line in (root / REQUIREMENTS / f"{target}.txt").read_text().splitlines():
+        name, equal, version = line.partition(" ")[0].partition("==")
+        if equal and not name.startswith("#"):
+            found["tensorflow" if name == "tensorflow-cpu" else name] = version
+    return found
 
 
 def _hash(files: Iterable[Path], root: Path) -> str:

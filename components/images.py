@@ -8,6 +8,7 @@ These variables of the environment change the names:
 
     BIRDSONG_REGISTRY       where a cluster pulls from, such as ghcr.io/me; empty for this machine
     BIRDSONG_IMAGE_TAG      one tag for all images instead of the fingerprints, as of a release
+    BIRDSONG_ACCELERATOR    gpu for the image train with CUDA's libraries: its tag ends in -gpu
     BIRDSONG_IMAGE_TRAIN    the whole reference of one image; also _DATA, _CLOUD, _SERVE
 """
 
@@ -29,8 +30,10 @@ def reference(target: str) -> str:
     if whole:
         return whole
     tag = os.environ.get("BIRDSONG_IMAGE_TAG") or image_code.fingerprint(target)[:TAG_LENGTH]
+    if target == "train" and os.environ.get("BIRDSONG_ACCELERATOR") == "gpu":
+        tag += "-gpu"
     # The name contains "python", or kfp's local runner warns at every stage.
-    name = f"birdsong-python-{target}:{tag}"
+    name = f"{image_code.NAME}{target}:{tag}"
     registry = os.environ.get("BIRDSONG_REGISTRY", "").rstrip("/")
     return f"{registry}/{name}" if registry else name
 

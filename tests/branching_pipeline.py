@@ -5,6 +5,7 @@
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 from kfp import dsl
 from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Metrics, Output
 
-IMAGE = "python:3.11"
+IMAGE = os.environ.get("BRANCHING_IMAGE", "python:3.11")
+"""Where there is an engine, tests of containers name one of ours."""
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

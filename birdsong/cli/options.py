@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -94,6 +95,26 @@ StepMemory = Annotated[
     ),
 ]
 """`--step-memory GB`."""
+
+
+class Runner(StrEnum):
+    """Names of `birdsong.runs.runners`."""
+
+    SUBPROCESS = "subprocess"
+    DOCKER = "docker"
+
+
+RunnerOption = Annotated[
+    Runner | None,
+    typer.Option(
+        "--runner",
+        envvar="BIRDSONG_RUNNER",
+        help="subprocess: each step is a process with the packages that are installed here. "
+        "docker: each step is a container of the image of its kind (make images). Default: "
+        "that of the run it goes on from, else subprocess.",
+    ),
+]
+"""`--runner subprocess|docker`."""
 
 
 def limits(step_timeout: float | None, step_memory: float | None) -> "Limits":

@@ -11,6 +11,7 @@ from birdsong.cli.options import (
     Auth,
     ClusterFile,
     DryRun,
+    RunnerOption,
     RunsFolder,
     StepMemory,
     StepTimeout,
@@ -30,6 +31,7 @@ RunName = Annotated[
 def resume(
     run: RunName,
     dry_run: DryRun = False,
+    runner: RunnerOption = None,
     step_timeout: StepTimeout = None,
     step_memory: StepMemory = None,
     runs: RunsFolder = Path("runs"),
@@ -59,7 +61,7 @@ def resume(
     from pipeline import birdsong
 
     plan = planning.resume(parent, graph.as_ir(birdsong))
-    return _start(plan, runs, given, dry_run=dry_run, yes=True)
+    return _start(plan, runs, runner or parent.runner, given, dry_run=dry_run, yes=True)
 
 
 def rerun(
@@ -85,6 +87,7 @@ def rerun(
     ] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
+    runner: RunnerOption = None,
     step_timeout: StepTimeout = None,
     step_memory: StepMemory = None,
     runs: RunsFolder = Path("runs"),
@@ -129,12 +132,14 @@ def rerun(
         plan = planning.only(parent, ir, only, settings or [])
     else:
         plan = planning.rerun(parent, ir, from_step=from_step, settings=settings or [])
-    return _start(plan, runs, given, dry_run=dry_run, yes=yes)
+    return _start(plan, runs, runner or parent.runner, given, dry_run=dry_run, yes=yes)
 
 
-def _start(plan: "Plan", runs: Path, given: "Limits", *, dry_run: bool, yes: bool) -> int:
+def _start(
+    plan: "Plan", runs: Path, runner: str, given: "Limits", *, dry_run: bool, yes: bool
+) -> int:
     from birdsong.cli import console
-    from birdsong.runs import engine, signals
+    from birdsong.runs import engine, graph, runners, signals
     from birdsong.runs import rerun as planning
     from birdsong.runs.record import State
     from pipeline import birdsong
@@ -143,7 +148,10 @@ def _start(plan: "Plan", runs: Path, given: "Limits", *, dry_run: bool, yes: boo
     if not plan.runs:
         typer.echo("There is nothing to do.")
         return 0
+    chosen = runners.make(runner, graph.as_ir(birdsong), plan.values, runs)
     if dry_run:
+        for line in chosen.describe():
+            typer.echo(line)
         return 0
     # Asked only where somebody can answer; a program that starts this has shown the plan itself.
     if not yes and sys.stdin.isatty() and not typer.confirm("Start?", default=True):
@@ -158,6 +166,7 @@ def _start(plan: "Plan", runs: Path, given: "Limits", *, dry_run: bool, yes: boo
             pinned=plan.pinned,
             only=plan.only,
             limits=given,
+            runner=chosen,
             parent=plan.parent.id,
             note=plan.note,
         )

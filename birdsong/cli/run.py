@@ -1,4 +1,4 @@
-"""`run`: the DAG on this machine, a process per step."""
+"""`run`: the DAG on this machine, a process or a container per step."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from birdsong.cli.options import RunsFolder, StepMemory, StepTimeout
+from birdsong.cli.options import RunnerOption, RunsFolder, StepMemory, StepTimeout
 
 
 class Profile(StrEnum):
@@ -57,6 +57,7 @@ def run(
             "parameters and the contents of inputs are the same.",
         ),
     ] = True,
+    runner: RunnerOption = None,
     step_timeout: StepTimeout = None,
     step_memory: StepMemory = None,
 ) -> int:
@@ -70,7 +71,7 @@ def run(
     given = limits(step_timeout, step_memory)
     with signals.listening() as cancel:
         from birdsong.cli import console
-        from birdsong.runs import arguments, code, engine, graph, plan, rerun, reuse
+        from birdsong.runs import arguments, code, engine, graph, plan, rerun, reuse, runners
         from birdsong.runs.record import State
         from pipeline import birdsong
 
@@ -80,11 +81,14 @@ def run(
             ir, source=source, profile=profile, settings=settings or [], runs=runs
         )
         planned = plan.make(values, runs, graph.steps(ir))
+        chosen = runners.make(runner or "subprocess", ir, values, runs)
         cancel.check_interrupt()
         if dry_run:
-            typer.echo(plan.as_text(planned))
+            typer.echo("\n".join([plan.as_text(planned), *chosen.describe()]))
             if cache:
-                found = rerun.forecast(ir, values, reuse.Earlier(runs), code.versions())
+                found = rerun.forecast(
+                    ir, values, reuse.Earlier(runs), code.versions(), chosen.images
+                )
                 typer.echo("reuse")
                 for line in found:
                     typer.echo(f"  {line.step:<20} {line.what:<8} {line.why}")
@@ -100,6 +104,7 @@ def run(
                 cancel=cancel,
                 cache=cache,
                 limits=given,
+                runner=chosen,
             )
     console.summary(result, runs)
     return {State.SUCCEEDED: 0, State.CANCELLED: 130}.get(result.state, 1)

@@ -1,27 +1,23 @@
-"""Runs a compiled pipeline on this machine: a process per step, over kfp.local.
+"""Runs a compiled pipeline on this machine, over kfp.local: a process or a container per step.
 
-The engine keeps the record, the logs and the processes; kfp.local walks the DAG and hands inputs
-and outputs on. One run per process at a time: kfp.local's settings are global.
+The engine keeps the record and the logs, a runner starts the steps; kfp.local walks the DAG and
+hands inputs and outputs on. One run per process at a time: kfp.local's settings are global.
 """
 
-import contextlib
-import os
 import secrets
-import subprocess
 import sys
-import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from birdsong.errors import BirdsongError, DataError
 from birdsong.progress import Update
-from birdsong.runs import code, graph, leftovers, lint, processes, retries, reuse, seams
+from birdsong.runs import code, graph, leftovers, lint, retries, reuse, runners, seams, watchdog
 from birdsong.runs.record import Recorder, Run, State, Step, now
 from birdsong.runs.signals import Cancel, Cancelled
-from birdsong.runs.step_process import Limits, StepProcess, explain
+from birdsong.runs.step_process import Limits, explain
 
 
 class Listener(Protocol):
@@ -55,6 +51,7 @@ def execute(
     cache: bool = False,
     only: Step | None = None,
     limits: Limits | None = None,
+    runner: runners.Runner | None = None,
     parent: str | None = None,
     note: str = "",
 ) -> Run:
@@ -71,6 +68,7 @@ def execute(
         only: Execute this one step alone, with the inputs that it has recorded; `pinned` then
             only says what stands for the others in the record.
         limits: Time and memory of each step.
+        runner: Starts the steps; by default each is a process.
         parent: The run that this one goes on from.
         note: Why it exists, for people.
 
@@ -85,6 +83,7 @@ def execute(
     ir = graph.as_ir(pipeline)
     values = graph.with_defaults(ir, arguments)
     lint.check(ir, values)
+    runner = runner or runners.Processes()
     recorder = Recorder(
         runs,
         ir,
@@ -95,20 +94,22 @@ def execute(
         command=list(sys.argv),
         fingerprint=code.fingerprint(),
         versions=code.versions(),
+        runner=str(runner.name),
     )
     host = _Host(
         recorder,
         listener or Silent(),
         cancel or Cancel(),
         pinned or {},
-        reuse.Keys(ir, recorder.run.versions),
+        reuse.Keys(ir, recorder.run.versions, runner.images),
         cache,
         limits or Limits(),
+        runner,
     )
     state, error = State.FAILED, None
     said: list[str] = []
     try:
-        with _watchdog(host.mark), warnings.catch_warnings():
+        with watchdog.watching(host.mark, runner.watchdog), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of kfp.local: settings that only a cluster has
             with seams.installed(host, recorder.run.folder) as said:
                 host.cancel.check()
@@ -149,9 +150,10 @@ class _Host:
         keys: reuse.Keys,
         cache: bool,
         limits: Limits,
+        runner: runners.Runner,
     ) -> None:
         self.recorder, self.listener, self.cancel, self.pinned = recorder, listener, cancel, pinned
-        self.keys, self.cache, self.limits = keys, cache, limits
+        self.keys, self.cache, self.limits, self.runner = keys, cache, limits, runner
         self.known = set(recorder.run.steps)  # without those of loops, which come while it runs
         self._earlier: reuse.Earlier | None = None
         self._hashes: dict[str, str] = {}  # of this run's outputs, by their place
@@ -281,31 +283,39 @@ class _Host:
             self.cancel.sleep(wait)
 
     def _attempt(self, command: list[str], environment: Mapping[str, str]) -> int:
-        name, log = self._current.step, self._current.log
-        step = self.recorder.run.steps[name]
-        child = StepProcess(
-            command,
-            {
+        name, run = self._current.step, self.recorder.run
+        step = run.steps[name]
+        job = runners.Job(
+            command=command,
+            environment={
                 # One folder for all runs: a later run goes on where a killed one's training ended.
-                "BIRDSONG_CHECKPOINTS": str(
-                    self.recorder.run.folder.parent / leftovers.CHECKPOINTS
-                ),
+                "BIRDSONG_CHECKPOINTS": str(run.folder.parent / leftovers.CHECKPOINTS),
                 **environment,
-                "BIRDSONG_RUN": self.recorder.run.id,
+                "BIRDSONG_RUN": run.id,
                 "BIRDSONG_STEP": name,
             },
-            log,
-            f"{self.mark}/{name}",
-            self.cancel,
-            lambda update: self.listener.progressed(self.recorder.run, step, update),
-            self.limits,
+            image=self.keys.image(step.component),
+            run=run,
+            step=name,
+            log=self._current.log,
+            mark=f"{self.mark}/{name}",
+            cancel=self.cancel,
+            progressed=lambda update: self.listener.progressed(run, step, update),
+            limits=self.limits,
         )
-        self._change(name, pid=child.pid, attempts=step.attempts + 1, error=None)
+        started = self.runner.start(job)
+        self._change(
+            name,
+            pid=started.pid,
+            container=started.container,
+            attempts=step.attempts + 1,
+            error=None,
+        )
         try:
-            code = child.wait()
+            code = started.wait()
         finally:
-            self._current.exceeded = child.exceeded
-            self.recorder.update(name, exit_code=child.exit_code, peak_memory=child.peak_memory)
+            self._current.exceeded = started.exceeded
+            self.recorder.update(name, exit_code=started.exit_code, peak_memory=started.peak_memory)
         return code
 
     def sleep(self, seconds: float) -> None:
@@ -327,7 +337,7 @@ class _Host:
         self._end(call.name, State.FAILED, error=error, outputs=outputs)
 
     def end_processes(self) -> None:
-        processes.end(self.mark, grace_seconds=2.0, at_once=lambda: self.cancel.at_once)
+        self.runner.end(self.mark, at_once=lambda: self.cancel.at_once)
 
     def _why(self, name: str, log: Path) -> str:
         exceeded: str | None = self._current.exceeded
@@ -397,25 +407,3 @@ def _name_pages(folder: Path, step: str, outputs: Mapping[str, Mapping[str, Any]
 
 def _page(folder: Path, step: str, output: str) -> Path:
     return folder / "pages" / f"{step.replace('/', '.')}.{output}.html"
-
-
-@contextlib.contextmanager
-def _watchdog(mark: str) -> Iterator[None]:
-    """Should this process be killed, another one ends the steps."""
-    place = Path(__file__).with_name("watchdog.py")
-    dog = subprocess.Popen(
-        [sys.executable, "-S", "-E", str(place), mark, tempfile.gettempdir()],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        cwd=os.sep,
-    )
-    assert dog.stdin is not None
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            dog.stdin.write(b"\n")
-            dog.stdin.close()
-        dog.wait()

@@ -71,6 +71,7 @@ class Step:
         inputs: Name of each input to {"type", "value"} or {"type", "uri", "path", "metadata"}.
         outputs: The same for what it made; artifacts also carry "sha256".
         metrics: Numbers that the step logged.
+        container: Id of its container, if it ran in one.
         peak_memory: Most bytes that were not file cache, over the step's processes together.
         attempts: How often it was started.
         tries: The attempts that failed and were followed by another: {"ended", "exit_code",
@@ -93,6 +94,7 @@ class Step:
     metrics: dict[str, float] = field(default_factory=dict)
     log: str | None = None
     pid: int | None = None
+    container: str | None = None
     exit_code: int | None = None
     peak_memory: int | None = None
     attempts: int = 0
@@ -123,6 +125,7 @@ class Run:
     pid: int | None = None
     process_started: str | None = None
     fingerprint: str = ""
+    runner: str = "subprocess"
     versions: dict[str, str] = field(default_factory=dict)
     steps: dict[str, Step] = field(default_factory=dict)
 

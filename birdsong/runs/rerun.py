@@ -260,13 +260,17 @@ def _not_taken(parent: Run, step: Step) -> bool:
 
 
 def forecast(
-    ir: graph.Ir, values: Mapping[str, Any], earlier: reuse.Earlier, versions: Mapping[str, str]
+    ir: graph.Ir,
+    values: Mapping[str, Any],
+    earlier: reuse.Earlier,
+    versions: Mapping[str, str],
+    images: Mapping[str, str] | None = None,
 ) -> list[Line]:
     """Which steps `run` would take from earlier runs, as far as it can be told before.
 
     A step behind one that runs may still be reused, when that one makes the same contents again.
     """
-    keys = reuse.Keys(ir, versions)
+    keys = reuse.Keys(ir, versions, images)
     outputs: dict[str, Mapping[str, Any]] = {}
     lines = []
     for step, entry in graph.steps(ir).items():

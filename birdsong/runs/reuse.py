@@ -31,7 +31,7 @@ NO_FILE = {"system.Metrics", "system.ClassificationMetrics", "system.SlicedClass
 LOCK = ".lock"
 """In the runs folder: shared while a run takes outputs of another, exclusive while gc looks."""
 
-_VERSION = 1  # of the key
+_VERSION = 2  # of the key
 _WORKSPACE = "{{$.workspace_path}}"
 
 
@@ -230,24 +230,28 @@ def still_holds(component: str, values: Mapping[str, Any], outputs: Outputs) -> 
 class Keys:
     """Computes the keys of the steps of one pipeline."""
 
-    def __init__(self, ir: Ir, versions: Mapping[str, str]) -> None:
+    def __init__(
+        self, ir: Ir, versions: Mapping[str, str], images: Mapping[str, str] | None = None
+    ) -> None:
         """Read the pipeline.
 
         Args:
             ir: The compiled pipeline.
             versions: Of the installed packages.
+            images: Where steps run in containers: image to the fingerprint of the code in it.
         """
-        self._ir, self._versions = ir, dict(versions)
+        self._ir, self._versions, self._images = ir, dict(versions), dict(images or {})
         self._never = set(_never_reused(ir))
 
     def code(self, component: str) -> str:
         """Fingerprint of the code of a component: of its image, or of its own source."""
-        container = self._container(component)
-        image = str(container.get("image", "")).rpartition("/")[2].partition(":")[0]
-        target = image.removeprefix("birdsong-python-")
-        if image.startswith("birdsong-python-") and target in image_code.STAGES:
+        image = self.image(component)
+        if image in self._images:
+            return self._images[image]
+        target = image_code.target_of(image)
+        if target is not None:
             return image_code.fingerprint(target)
-        command = container.get("command") or [""]
+        command = self._container(component).get("command") or [""]
         try:
             return image_code.source_fingerprint(str(command[-1]))
         except SyntaxError:
@@ -281,7 +285,7 @@ class Keys:
             "version": _VERSION,
             "component": component,
             "code": code,
-            "packages": self._versions,
+            "packages": self._packages(component, code),
             "command": [*container.get("command", []), *container.get("args", [])],
             "environment": container.get("env", []),
             "values": values,
@@ -292,6 +296,22 @@ class Keys:
         if _WORKSPACE in text:
             return None  # what other steps left there is no input that could be hashed
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def image(self, component: str) -> str:
+        """The image that the pipeline names for a component."""
+        return str(self._container(component).get("image", ""))
+
+    def _packages(self, component: str, code: str) -> Mapping[str, str]:
+        """Versions of the packages that a component uses: its image's, in both runners alike."""
+        image = self.image(component)
+        target = image_code.target_of(image)
+        if target is None or (image in self._images and code != image_code.fingerprint(target)):
+            # Another image than this code makes is known by its own fingerprint or id.
+            return {} if image in self._images else self._versions
+        locked = image_code.locked(target)
+        if image in self._images:
+            return {name: locked[name] for name in self._versions if name in locked}
+        return {name: self._versions[name] for name in self._versions if name in locked}
 
     def _container(self, component: str) -> Mapping[str, Any]:
         label = self._ir["components"][component].get("executorLabel")

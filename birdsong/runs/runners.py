@@ -84,6 +84,9 @@ class Runner(Protocol):
     images: Mapping[str, str]
     watchdog: list[str]
 
+    def describe(self) -> list[str]:
+        """What a dry run says about it, line by line."""
+
     def start(self, job: Job) -> Running:
         """Start a step."""
 
@@ -97,6 +100,10 @@ class Processes:
     name = Name.SUBPROCESS
     images: Mapping[str, str] = {}
     watchdog: list[str] = []  # noqa: RUF012  # never changed
+
+    def describe(self) -> list[str]:
+        """Nothing that would not be known."""
+        return []
 
     def start(self, job: Job) -> Running:
         """Start a process."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from birdsong import image_code
 from birdsong.errors import StorageError
 from birdsong.runs import containers, processes, surroundings
 from birdsong.runs.runners import Job, Name, Running
@@ -37,13 +38,14 @@ class Containers:
     ) -> None:
         """Keep what all steps share; see `ready`."""
         self._client, self._values, self._runs = client, dict(values), runs.absolute()
-        self.images = dict(images)
+        self.images: Mapping[str, str] = dict(images)
         self.watchdog = ["docker"]
+        self._swept = False
         self._security = str(client.info().get("SecurityOptions") or "")
 
     @classmethod
     def ready(cls, ir: Mapping[str, Any], values: Mapping[str, Any], runs: Path) -> "Containers":
-        """Look whether containers of a pipeline can be started here, and remove left-over ones.
+        """Look whether containers of a pipeline can be started here.
 
         Raises:
             ConfigError: There is no engine, no permission, an image is missing, or a container
@@ -57,19 +59,21 @@ class Containers:
         found = containers.images(client, references)
         # Before the engine is asked to mount it, which it would do as root.
         runs.mkdir(parents=True, exist_ok=True)
-        containers.sweep(client, runs)
         return cls(client, found, values, runs)
 
-    def describe(self) -> str:
+    def describe(self) -> list[str]:
         """Images and folders, for people."""
         lines = [f"  {image}" for image in sorted(self.images)]
         for mount in surroundings.mounts(self._values, self._runs):
             how = "writable" if mount.writable else "read-only"
             lines.append(f"  {mount.target}  {how}")
-        return "\n".join(["containers", *lines])
+        return ["containers", *lines]
 
     def start(self, job: Job) -> Running:
-        """Create and start a container."""
+        """Create and start a container; before the first one, remove what killed runs left."""
+        if not self._swept:
+            self._swept = True
+            containers.sweep(self._client, self._runs)
         return StepContainer(self._client, job, self._settings(job))
 
     def end(self, mark: str, at_once: Callable[[], bool]) -> None:
@@ -81,7 +85,7 @@ class Containers:
         """What the engine is asked to create."""
         from docker.types import DeviceRequest, LogConfig, Mount
 
-        target = surroundings.target_of(job.image)
+        target = image_code.target_of(job.image)
         given, files = surroundings.credentials(
             surroundings.needs(target, self._values), os.environ, Path.home()
         )
@@ -150,7 +154,7 @@ class StepContainer:
             StorageError: The engine refuses.
         """
         self._client, self._api, self._job = client, client.api, job
-        self.exceeded, self.exit_code, self.peak_memory = "", None, None
+        self.exceeded = ""
         self.exit_code: int | None = None
         self.peak_memory: int | None = None
         self.container: str | None = None

@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from birdsong.errors import ConfigError
-from birdsong.image_code import STAGES
 
 HOME = Path("/tmp")  # noqa: S108  # the one writable place in an image
 """Home of whoever runs in an image, see docker/Dockerfile."""
@@ -45,13 +44,6 @@ class Mount:
     source: Path
     target: Path
     writable: bool = False
-
-
-def target_of(image: str) -> str | None:
-    """Which of our images it is: data, train, cloud or serve; None for another one."""
-    name = image.rpartition("/")[2].partition("@")[0].partition(":")[0]
-    target = name.removeprefix("birdsong-python-")
-    return target if name.startswith("birdsong-python-") and target in STAGES else None
 
 
 def mounts(values: Mapping[str, Any], runs: Path) -> list[Mount]:
@@ -166,7 +158,9 @@ def _named(variables: tuple[str, ...], environment: Mapping[str, str]) -> list[M
     return [Mount(place, place) for place in places if place.exists()]
 
 
-def refuse_loopback(values: Mapping[str, Any], network: str, environment: Mapping[str, str]) -> None:
+def refuse_loopback(
+    values: Mapping[str, Any], network: str, environment: Mapping[str, str]
+) -> None:
     """Refuse services of this machine's loopback, which a container's own would stand for.
 
     Raises:
