@@ -5,7 +5,6 @@
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from typing import Any
 from kfp import dsl
 from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Metrics, Output
 
-IMAGE = os.environ.get("BRANCHING_IMAGE", "python:3.11")
-"""Where there is an engine, tests of containers name one of ours."""
+from components import images
+
+IMAGE = images.DATA
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,3 +50,24 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
         env={**os.environ, "PYTHONIOENCODING": "utf-8"},
     )
     return DemoRun(runs, done.stdout, done.returncode)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Any:
+    """A client of the container engine; all images of this code are there.
+
+    Skips where they are not, but for `make test-docker`, which has built them.
+    """
+    from birdsong import image_code
+    from birdsong.errors import ConfigError
+    from birdsong.runs import containers
+    from components import images
+
+    try:
+        found = containers.connect()
+        containers.images(found, [images.reference(target) for target in image_code.STAGES])
+    except ConfigError as error:
+        if os.environ.get("BIRDSONG_ENGINE_IS_THERE"):
+            raise
+        pytest.skip(f"{error} (make test-docker)")
+    return found

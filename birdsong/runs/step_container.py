@@ -7,6 +7,7 @@ No container removes itself: an engine that does that may lose the exit code (ku
 import contextlib
 import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -212,6 +213,10 @@ class StepContainer:
                         self._send("SIGKILL")
             self._finish()
         except Exception as error:
+            if _gone(error):
+                self.exceeded = "Its container was removed from outside while it ran."
+                self.exit_code = 128 + signal.SIGKILL
+                return self.exit_code
             raise StorageError(
                 f"The container engine does not answer any more: {_said(error)}"
             ) from error
@@ -264,6 +269,12 @@ class StepContainer:
     def _remove(self) -> None:
         if self.container is not None:
             containers.remove(self._client, self.container)
+
+
+def _gone(error: Exception) -> bool:
+    from docker.errors import NotFound
+
+    return isinstance(error, NotFound)
 
 
 def _said(error: Exception) -> str:

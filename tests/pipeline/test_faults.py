@@ -1,8 +1,9 @@
 """Kills at random moments: after resume the outputs are those of an undisturbed run.
 
 Each kill is SIGKILL, to the engine, to the process of the step at work, or to both at once, during
-a step or before the first one, drawn by chance; also while a resume is at work.
-`pytest -m slow -s tests/pipeline/test_faults.py` prints the table of all kills.
+a step or before the first one, drawn by chance; also while a resume is at work. Where steps run in
+containers, the container is also removed from outside.
+`pytest -m slow -s tests/pipeline/test_faults.py` prints the tables of all kills.
 """
 
 import contextlib
@@ -19,13 +20,16 @@ from typing import Any
 
 import pytest
 from branching_pipeline import branching, contents
+from made_engines import client, of_runs_folder
 
 from birdsong.errors import DataError
-from birdsong.runs import engine, graph, record, rerun
+from birdsong.runs import containers, engine, graph, record, rerun, runners
 from birdsong.runs.record import Run, State
 
 VALUES: dict[str, Any] = {"pause": 0.15, "children": True}
 TARGETS = ("engine", "step", "both")
+TARGETS_IN_DOCKER = (*TARGETS, "container")
+RUNNERS = ["subprocess", pytest.param("docker", marks=pytest.mark.docker)]
 IR = graph.as_ir(branching)
 IR_STEPS = list(graph.steps(IR))
 
@@ -78,14 +82,23 @@ def in_process(work: Callable[[], Any]) -> multiprocessing.process.BaseProcess:
     return child
 
 
-def fresh(runs: Path) -> Callable[[], Any]:
-    return lambda: engine.execute(branching, VALUES, runs)
+def fresh(runs: Path, runner: str = "subprocess") -> Callable[[], Any]:
+    return lambda: engine.execute(
+        branching, VALUES, runs, runner=runners.make(runner, IR, VALUES, runs)
+    )
 
 
 def resumed(runs: Path, parent: Run) -> Callable[[], Any]:
     def work() -> None:
         plan = rerun.resume(parent, IR)
-        engine.execute(branching, plan.values, runs, pinned=plan.pinned, parent=parent.id)
+        engine.execute(
+            branching,
+            plan.values,
+            runs,
+            pinned=plan.pinned,
+            parent=parent.id,
+            runner=runners.make(parent.runner, IR, plan.values, runs),
+        )
 
     return work
 
@@ -113,6 +126,11 @@ def kill(child: Any, runs: Path, target: str, before: str | None) -> Kill:
     if run is not None:
         at_work = next((s for s in run.steps.values() if s.state == State.RUNNING), None)
     pids = []
+    if target == "container" and at_work is not None and at_work.container:
+        containers.remove(client(), at_work.container)
+        if child.is_alive():  # at most it goes on to fail the step, or the container had ended
+            child.join(120)
+        return Kill(target, at_work.name)
     if target in ("step", "both") and at_work is not None and at_work.pid:
         pids.append(at_work.pid)
     if not pids:
@@ -149,9 +167,11 @@ def of_runs(runs: Path) -> list[int]:
 def look_at_what_is_left(runs: Path, scratch: Path, found: Kill) -> None:
     """Note what still runs and lies about after a while, and which records cannot be trusted."""
     deadline = time.monotonic() + 20
-    while (of_runs(runs) or any(scratch.iterdir())) and time.monotonic() < deadline:
+    while of_runs(runs) or of_runs_folder(runs) or any(scratch.iterdir()):
+        if time.monotonic() > deadline:
+            break
         time.sleep(0.05)
-    found.left_running += len(of_runs(runs))
+    found.left_running += len(of_runs(runs)) + len(of_runs_folder(runs))
     found.left_files += len(list(scratch.iterdir()))
     for place in runs.glob(f"*/{record.RECORD}"):
         try:
@@ -164,7 +184,7 @@ def look_at_what_is_left(runs: Path, scratch: Path, found: Kill) -> None:
 
 
 def scenario(
-    seed: int, folder: Path, seconds: Mapping[str, float], expected: dict[str, Any]
+    seed: int, folder: Path, runner: str, seconds: Mapping[str, float], expected: dict[str, Any]
 ) -> list[Kill]:
     """One run with one or two kills, resumed until it succeeds."""
     draw = random.Random(seed)
@@ -172,22 +192,23 @@ def scenario(
     scratch.mkdir(parents=True)
     tempfile.tempdir = str(scratch)
     kills: list[Kill] = []
-    work = fresh(runs)
+    work = fresh(runs, runner)
+    targets = TARGETS if runner == "subprocess" else TARGETS_IN_DOCKER
     for _ in range(draw.choice((1, 1, 2))):
         before = latest(runs)
-        target, moment = draw.choice(TARGETS), draw.choice(["(start)", *IR_STEPS])
+        target, moment = draw.choice(targets), draw.choice(["(start)", *IR_STEPS])
         child = in_process(work)
         extra = draw.uniform(0, seconds[moment])
         await_moment(child, runs, moment, extra, before.id if before else None)
         kills.append(kill(child, runs, target, before.id if before else None))
         look_at_what_is_left(runs, scratch, kills[-1])
         run = latest(runs)
-        work = fresh(runs) if run is None else resumed(runs, run)
+        work = fresh(runs, runner) if run is None else resumed(runs, run)
     run = latest(runs)
     for _ in range(3):
         if run is not None and run.state == State.SUCCEEDED:
             break
-        child = in_process(fresh(runs) if run is None else resumed(runs, run))
+        child = in_process(fresh(runs, runner) if run is None else resumed(runs, run))
         child.join(120)
         run = latest(runs)
         kills[-1].resumes += 1
@@ -197,14 +218,22 @@ def scenario(
     return kills
 
 
+@pytest.fixture(scope="module", params=RUNNERS)
+def runner(request: pytest.FixtureRequest) -> str:
+    """Each runner; that of containers where there is an engine with our images."""
+    if request.param == "docker":
+        request.getfixturevalue("engine")
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(
-    tmp_path_factory: pytest.TempPathFactory,
+    runner: str, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Seconds of each step, and contents, of a run that nobody kills."""
     runs = tmp_path_factory.mktemp("undisturbed")
     for _ in range(2):  # the first one also waits for files that are not in the cache yet
-        child = in_process(fresh(runs))
+        child = in_process(fresh(runs, runner))
         child.join(120)
     run = latest(runs)
     assert run is not None
@@ -217,41 +246,45 @@ def suite(
     kills: int,
     first_seed: int,
     folder: Path,
+    runner: str,
     undisturbed: tuple[dict[str, float], dict[str, Any]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Table:
     monkeypatch.setattr(tempfile, "tempdir", None)  # and so put back at the end
     table, seed = Table(), first_seed
     while len(table) < kills:
-        table += scenario(seed, folder / str(seed), *undisturbed)
+        table += scenario(seed, folder / str(seed), runner, *undisturbed)
         seed += 1
-    print(f"\n{table}")
+    print(f"\n{runner}\n{table}")
     return table
 
 
 def test_a_few_kills_change_no_output_and_leave_nothing_behind(
     tmp_path: Path,
+    runner: str,
     undisturbed: tuple[dict[str, float], dict[str, Any]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    table = suite(6, 1000, tmp_path, undisturbed, monkeypatch)
+    table = suite(6, 1000, tmp_path, runner, undisturbed, monkeypatch)
     assert len(table) >= 6
     assert [kill for kill in table if not kill.clean] == []
 
 
 @pytest.mark.slow
-def test_a_hundred_kills(
+def test_a_hundred_kills_of_processes_and_fifty_of_containers(
     tmp_path: Path,
+    runner: str,
     undisturbed: tuple[dict[str, float], dict[str, Any]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    table = suite(100, 0, tmp_path, undisturbed, monkeypatch)
-    assert {kill.target for kill in table} == set(TARGETS)
+    in_docker = runner == "docker"
+    table = suite(50 if in_docker else 100, 0, tmp_path, runner, undisturbed, monkeypatch)
+    assert {kill.target for kill in table} == set(TARGETS_IN_DOCKER if in_docker else TARGETS)
     assert set(IR_STEPS) <= {kill.moment for kill in table}
     assert [kill for kill in table if not kill.clean] == []
 
 
-def killed_at_write(runs: Path, number: int, after: bool) -> Callable[[], Any]:
+def killed_at_write(runs: Path, runner: str, number: int, after: bool) -> Callable[[], Any]:
     """A run whose engine kills itself at its n-th rename, before or after it."""
 
     def work() -> None:
@@ -268,26 +301,27 @@ def killed_at_write(runs: Path, number: int, after: bool) -> Callable[[], Any]:
             return moved
 
         Path.replace = counted  # type: ignore[assignment,method-assign]
-        engine.execute(branching, VALUES | {"pause": 0.0, "children": False}, runs)
+        values = VALUES | {"pause": 0.0, "children": False}
+        engine.execute(branching, values, runs, runner=runners.make(runner, IR, values, runs))
 
     return work
 
 
 def between_writes(
-    folder: Path, numbers: Iterable[int], expected: dict[str, Any]
+    folder: Path, runner: str, numbers: Iterable[int], expected: dict[str, Any]
 ) -> tuple[int, list[str]]:
     """Kill the engine at each of its writes; returns how many, and what went wrong."""
     count, wrong = 0, []
     for number in numbers:
         for after in (False, True):
             runs = folder / f"{number}-{after}"
-            child = in_process(killed_at_write(runs, number, after))
+            child = in_process(killed_at_write(runs, runner, number, after))
             child.join(60)
             if child.exitcode == 0:
                 return count, wrong  # there are no more writes
             count += 1
             run = latest(runs)
-            again = in_process(fresh(runs) if run is None else resumed(runs, run))
+            again = in_process(fresh(runs, runner) if run is None else resumed(runs, run))
             again.join(60)
             run = latest(runs)
             if run is None or run.state != State.SUCCEEDED or contents(run) != expected:
@@ -297,17 +331,19 @@ def between_writes(
 
 
 def test_a_kill_at_some_writes_of_the_record_loses_no_run(
-    tmp_path: Path, undisturbed: tuple[dict[str, float], dict[str, Any]]
+    tmp_path: Path, runner: str, undisturbed: tuple[dict[str, float], dict[str, Any]]
 ) -> None:
-    count, wrong = between_writes(tmp_path, (7,), undisturbed[1])
+    count, wrong = between_writes(tmp_path, runner, (7,), undisturbed[1])
     assert (count, wrong) == (2, [])
 
 
 @pytest.mark.slow
 def test_a_kill_at_any_write_of_the_record_loses_no_run(
-    tmp_path: Path, undisturbed: tuple[dict[str, float], dict[str, Any]]
+    tmp_path: Path, runner: str, undisturbed: tuple[dict[str, float], dict[str, Any]]
 ) -> None:
-    count, wrong = between_writes(tmp_path, range(1, 100), undisturbed[1])
-    print(f"\nkilled at {count} writes, before and after each")
-    assert count > 30
+    # With containers, which take ten times as long, at every fourth one.
+    numbers = range(1, 100, 4 if runner == "docker" else 1)
+    count, wrong = between_writes(tmp_path, runner, numbers, undisturbed[1])
+    print(f"\n{runner}: killed at {count} writes, before and after each")
+    assert count > (10 if runner == "docker" else 30)
     assert wrong == []

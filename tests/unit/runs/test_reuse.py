@@ -161,13 +161,13 @@ def test_other_packages_execute_everything(runs: Path, monkeypatch: pytest.Monke
 def test_code_that_changes_while_a_step_runs_leaves_that_step_without_a_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, calls = image_code.source_fingerprint, []
+    original, calls = image_code.fingerprint, []
 
-    def edited(source: str, root: Path = image_code.ROOT) -> str:
-        calls.append(source)
-        return original(source) + str(len(calls))
+    def edited(target: str, root: Path = image_code.ROOT) -> str:
+        calls.append(target)
+        return original(target) + str(len(calls))
 
-    monkeypatch.setattr(image_code, "source_fingerprint", edited)
+    monkeypatch.setattr(image_code, "fingerprint", edited)
     done = run(tmp_path / "runs")
     assert [step.key for step in done.steps.values()] == [None] * 4
 
