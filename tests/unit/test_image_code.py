@@ -8,7 +8,7 @@ import pytest
 from birdsong import image_code
 from birdsong.image_code import ROOT, STAGES, fingerprint, image_files
 
-PARTS = ("birdsong", "components", "docker/requirements")
+PARTS = ("birdsong", "components", "docker")
 
 
 @pytest.fixture
@@ -43,7 +43,11 @@ def changed(tree: Path, file: str) -> set[str]:
         ("birdsong/__init__.py", {"data", "train", "cloud", "serve"}),
         ("components/ingest.py", {"data"}),
         ("components/tune.py", {"train"}),
-        ("docker/requirements/dev.txt", {"data", "train", "cloud", "serve"}),
+        ("docker/requirements/dev.txt", set()),
+        ("docker/requirements/data.txt", {"data"}),
+        ("docker/requirements/train-gpu.txt", {"train"}),
+        ("docker/requirements/serve.txt", {"serve"}),
+        ("docker/Dockerfile", {"data", "train", "cloud", "serve"}),
     ],
 )
 def test_a_change_concerns_only_the_images_that_run_it(
@@ -74,9 +78,44 @@ def test_data_files_beside_the_modules_count(tree: Path) -> None:
     assert changed(tree, "birdsong/__pycache__/x.pyc") == set()
 
 
-def test_an_image_with_requirements_of_its_own_does_not_look_at_the_shared_ones(tree: Path) -> None:
-    (tree / "docker/requirements/data.txt").write_text("numpy==2\n")
-    assert changed(tree, "docker/requirements/dev.txt") == {"train", "cloud", "serve"}
+def test_without_requirements_of_its_own_an_image_is_known_by_the_shared_ones(tree: Path) -> None:
+    (tree / "docker/requirements/data.txt").unlink()
+    assert changed(tree, "docker/requirements/dev.txt") == {"data"}
+
+
+def test_what_is_locked_for_an_image_is_read_with_tensorflow_under_one_name() -> None:
+    assert "tensorflow" not in image_code.locked("data")
+    train = image_code.locked("train")
+    assert train["tensorflow"].startswith("2.21.")
+    assert train["numpy"] == image_code.locked("data")["numpy"]
+    assert train["kfp"] == "2.17.0"
+
+
+def test_the_code_of_an_image_can_be_collected_and_says_its_fingerprint(tmp_path: Path) -> None:
+    assert image_code.main(["data", str(tmp_path)]) == 0
+    assert (tmp_path / "fingerprint").read_text().strip() == fingerprint("data")
+    found = {
+        str(file.relative_to(tmp_path))
+        for file in tmp_path.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts and file.name != "fingerprint"
+    }
+    code = {place.relative_to(ROOT) for place in image_files("data")}
+    assert found == {str(name) for name in code if name.parts[0] != "docker"}
+    assert "birdsong/training.py" not in found
+
+
+@pytest.mark.parametrize(
+    ("image", "target"),
+    [
+        ("birdsong-python-data:abc", "data"),
+        ("ghcr.io:443/me/birdsong-python-train:abc-gpu", "train"),
+        ("registry/birdsong-python-serve@sha256:00", "serve"),
+        ("python:3.11", None),
+        ("birdsong-python-other:abc", None),
+    ],
+)
+def test_a_reference_tells_which_of_our_images_it_names(image: str, target: str | None) -> None:
+    assert image_code.target_of(image) == target
 
 
 def test_every_component_belongs_to_an_image() -> None:
