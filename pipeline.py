@@ -41,6 +41,8 @@ def birdsong(
     encoding: str = "pcm",
     trials: int = 0,
     trial_epochs: int = 8,
+    trial_workers: int = 1,
+    space: str = "",
     learning_rate: float = 3.819e-4,
     time_mask: float = 0.666,
     freq_mask: float = 0.291,
@@ -84,6 +86,8 @@ def birdsong(
         encoding: How shards store the 16-bit samples, pcm or flac.
         trials: Trials of the hyperparameter search; 0 passes the five values below on.
         trial_epochs: Epochs of one trial.
+        trial_workers: Processes of one machine that share the trials.
+        space: Ranges of the search as a JSON object; empty for those of the recipe.
         learning_rate: Adam's learning rate.
         time_mask: Widest masked slice of time, share of the picture, 0 to 1.
         freq_mask: Widest masked slice of bands, share of the picture, 0 to 1.
@@ -132,6 +136,8 @@ def birdsong(
         development=features.outputs["development"],
         trials=trials,
         trial_epochs=trial_epochs,
+        trial_workers=trial_workers,
+        space=space,
         learning_rate=learning_rate,
         time_mask=time_mask,
         freq_mask=freq_mask,

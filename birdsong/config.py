@@ -5,7 +5,7 @@ A KFP parameter is a plain scalar that fills one field, so that the UI's form an
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from birdsong.errors import ConfigError
 
@@ -222,6 +222,22 @@ class TuneConfig(Settings):
 
     trials: int = Field(default=0, ge=0, le=10_000, description="Trials; 0: pass the defaults on")
     epochs: int = Field(default=8, ge=1, le=10_000, description="Epochs of one trial")
+    space: str = Field(
+        default="",
+        description="What is searched beside or instead of the five hyperparameters, a JSON "
+        "object; empty: these alone",
+    )
+    workers: int = Field(
+        default=1, ge=1, le=64, description="Processes of this machine that share the trials"
+    )
+
+    @field_validator("space")
+    @classmethod
+    def _is_a_space(cls, text: str) -> str:
+        from birdsong import search_space
+
+        search_space.parse(text)
+        return text
 
 
 class EvaluateConfig(Settings):

@@ -1,4 +1,4 @@
-"""The pages of curves that train and tune write.
+"""The page of curves that train writes.
 
 Pictures are drawn by matplotlib: plotly's script alone would make each page 4 MB.
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from birdsong import pages
-from birdsong.config import Hyperparameters, TrainConfig, TuneConfig
+from birdsong.config import Hyperparameters, TrainConfig
 
 if TYPE_CHECKING:
     from birdsong.training_state import Epoch
@@ -118,93 +118,4 @@ def _curves(epochs: Sequence["Epoch"], best: int, baseline: float | None) -> Any
     left.legend(loc="upper right", frameon=False)
     return pages.picture(
         figure, f"Loss and validation accuracy over {len(epochs)} epochs; the best is epoch {best}."
-    )
-
-
-def write_search(
-    path: str | Path,
-    trials: Sequence[Mapping[str, Any]],
-    best: Hyperparameters,
-    study: Any,
-    tune: TuneConfig,
-) -> None:
-    """Write the page of a search.
-
-    Args:
-        path: Where it goes.
-        trials: number, state, accuracy, by_epoch, values and seconds of each, as in trials.json.
-        best: The values that train gets.
-        study: Optuna's study; None when there was no search.
-        tune: Settings of the search.
-    """
-    chosen = pages.table(
-        ("hyperparameter", "value"),
-        [(name, f"{value:.4g}") for name, value in best.model_dump().items()],
-        numbers=(1,),
-        name="chosen",
-    )
-    if study is None:
-        lead = "No search was asked for (trials=0): training gets the given values."
-        pages.write(path, "Search for hyperparameters", lead, [chosen])
-        return
-    finished = [trial for trial in trials if trial["state"] == "complete"]
-    accuracy = max(trial["accuracy"] for trial in finished)
-    lead = (
-        f"{len(trials)} trials of at most {tune.epochs} epochs, each judged by its best validation "
-        "accuracy. Trials below the median of the others were pruned. The first tried the given "
-        "values."
-    )
-    names = list(best.model_dump())
-    parts = [
-        pages.cards(
-            [
-                ("best validation accuracy", f"{accuracy:.3f}"),
-                ("finished", len(finished)),
-                ("pruned", sum(trial["state"] == "pruned" for trial in trials)),
-            ]
-        ),
-        pages.heading("Chosen values"),
-        chosen,
-        pages.heading("Trials"),
-        _trial_curves(trials, names),
-        pages.table(
-            ("trial", "state", "accuracy", *names, "epochs", "seconds"),
-            [
-                (
-                    trial["number"],
-                    trial["state"],
-                    _or_dash(trial["accuracy"], ".3f"),
-                    *(_or_dash(trial["values"].get(name), ".4g") for name in names),
-                    len(trial["by_epoch"]),
-                    _or_dash(trial["seconds"], ".0f"),
-                )
-                for trial in trials
-            ],
-            numbers=(0, *range(2, len(names) + 5)),
-            name="trials",
-        ),
-    ]
-    pages.write(path, "Search for hyperparameters", lead, parts)
-
-
-def _trial_curves(trials: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Any:
-    """Accuracy over the trials, and against each hyperparameter."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 6), layout="constrained")
-    panels = figure.subplots(2, 3, sharey=True).ravel()
-    known = [trial for trial in trials if trial["by_epoch"]]
-    colours = [pages.ACCENT if trial["state"] == "complete" else pages.FAINT for trial in known]
-    heights = [max(trial["by_epoch"]) for trial in known]
-    for axes, name in zip(panels, ("trial", *names), strict=True):
-        at = [trial["number"] if name == "trial" else trial["values"][name] for trial in known]
-        axes.scatter(at, heights, c=colours, s=22)
-        axes.set(xlabel=name.replace("_", " "), ylim=(0, 1.02))
-        axes.spines[["top", "right"]].set_visible(False)
-        if name == "learning_rate":
-            axes.set_xscale("log")
-    for axes in panels[::3]:
-        axes.set_ylabel("validation accuracy")
-    return pages.picture(
-        figure, "Validation accuracy of each trial, by number and by each hyperparameter."
     )

@@ -1,35 +1,43 @@
 """Search for hyperparameters with Optuna, or pass the given ones on."""
 
+import gc
 import hashlib
 import json
+import os
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from birdsong import artifacts, history, progress
+from birdsong import artifacts, hyperparameters, progress, search_page, search_space, workers
 from birdsong.config import Hyperparameters, TrainConfig, TuneConfig
-from birdsong.errors import DataError
+from birdsong.errors import ConfigError, DataError, StorageError
+from birdsong.trials import Trials
 
 if TYPE_CHECKING:
     import optuna
 
-SPACE: dict[str, tuple[float, float]] = {
-    "learning_rate": (1e-5, 1e-3),
-    "time_mask": (0.0, 0.97),
-    "freq_mask": (0.0, 0.97),
-    "reduce_db": (0.0, 0.9),
-    "dropout": (0.0, 0.7),
-}
-"""Lowest and highest value of each hyperparameter; the learning rate is searched by its logarithm.
+    from birdsong.features import FeatureSet
 
-The reference's best values lie outside its own ranges, so these are wider.
-"""
 
-FIRST_EPOCHS = 2
-"""Epochs that every trial gets before it may be pruned."""
+@dataclass(frozen=True)
+class Job:
+    """What one of the processes that share a search needs to know.
 
-FIRST_TRIALS = 4
-"""Trials that run to their end before others are held against them."""
+    Attributes:
+        development_path: Features of train and validation.
+        storage: The SQLite file of the trials.
+        tune, train, start: As given to `tune`.
+        number: Which of the processes it is.
+    """
+
+    development_path: Path
+    storage: Path
+    tune: TuneConfig
+    train: TrainConfig
+    start: Hyperparameters
+    number: int = 0
 
 
 def tune(
@@ -43,118 +51,174 @@ def tune(
     """Search for the hyperparameters with the highest validation accuracy.
 
     The first trial tries `start`. A trial whose best accuracy so far is below the median of the
-    others at the same epoch is pruned. Finished trials are kept in a SQLite file beside the output
-    until the search is complete: after a kill, the same search goes on with the trials that lack.
+    others at the same epoch is pruned; one that fails, as for a loss that is no number or for
+    lack of memory, is recorded with its reason and the search goes on. Trials are kept in a
+    SQLite file beside the output until the search is complete: after a kill, the same search goes
+    on with the trials that lack, the one that was under way among them.
 
     Args:
         development_path: Features of train and validation.
         hyperparameters_path: Where `hyperparameters.json` goes, with `trials.json`.
         history_path: Where the HTML page of trials goes.
-        tune: Number of trials and their epochs; no trials pass `start` on.
+        tune: Number of trials, their epochs, the space and how many processes share the work; no
+            trials pass `start` on.
         train: Settings of each trial; its epochs are replaced by the trial's.
         start: Values that the search starts from.
 
     Returns:
-        Trials finished and pruned, and the best validation accuracy; only the former two for no
-        trials.
+        Trials finished, pruned and failed, and the best validation accuracy; only the former for
+        no trials.
 
     Raises:
-        DataError: There are no validation recordings to choose by.
+        DataError: There are no validation recordings to choose by, or every trial failed.
         ConfigError, StorageError: The weights do not fit or cannot be had.
     """
     if tune.trials == 0:
         artifacts.read_spec(development_path, "features")
-        _write(hyperparameters_path, development_path, tune, start, [])
-        history.write_search(history_path, [], start, None, tune)
-        return {"trials_finished": 0.0, "trials_pruned": 0.0}
+        _write(hyperparameters_path, development_path, tune, start.model_dump(mode="json"), [])
+        search_page.write(history_path, start.model_dump(), [], {}, None, tune)
+        return {"trials_finished": 0.0, "trials_pruned": 0.0, "trials_failed": 0.0}
     started = time.monotonic()
-    place = Path(hyperparameters_path)
-    identity = _identity(development_path, tune, train, start)
+    _check(development_path, tune, train)
+    place, identity = Path(hyperparameters_path), _identity(development_path, tune, train, start)
     storage = place.parent / f".{place.name}.{identity}.sqlite"
-    storage.parent.mkdir(parents=True, exist_ok=True)
-    study = _search(development_path, tune, train, start, storage, identity)
-    best = Hyperparameters(**study.best_params)
-    trials = [_row(trial) for trial in study.trials]
-    _write(hyperparameters_path, development_path, tune, best, trials)
-    history.write_search(history_path, trials, best, study, tune)
-    storage.unlink(missing_ok=True)
-    states = [trial["state"] for trial in trials]
+    jobs = [
+        Job(Path(development_path), storage, tune, train, start, number)
+        for number in range(tune.workers)
+    ]
+    for _ in workers.in_order(work, jobs, tune.workers, lambda job: f"worker {job.number}"):
+        pass
+    trials = open_trials(jobs[0])
+    rows = trials.rows()
+    states = [row["state"] for row in rows]
+    if "complete" not in states:
+        reasons = list(dict.fromkeys(row["error"] for row in rows if row["error"]))
+        # Started again after a change of the machine or the data, it shall try again.
+        trials.remove()
+        raise DataError(
+            f"tune: each of {states.count('failed')} trials failed, so there is nothing to choose. "
+            f"The last reason: {reasons[-1]} Mend that, narrow the space, or set trials=0."
+        )
+    best_accuracy = float(trials.study.best_value)
+    chosen = {**start.model_dump(mode="json"), **trials.study.best_params}
+    _write(hyperparameters_path, development_path, tune, chosen, rows)
+    search_page.write(
+        history_path,
+        chosen,
+        rows,
+        search_space.parse(tune.space).dimensions,
+        search_page.importance(trials.study),
+        tune,
+    )
+    trials.remove()
     return {
         "trials_finished": float(states.count("complete")),
         "trials_pruned": float(states.count("pruned")),
-        "best_validation_accuracy": float(study.best_value),
+        "trials_failed": float(states.count("failed")),
+        "best_validation_accuracy": best_accuracy,
         "seconds": time.monotonic() - started,
     }
 
 
-def _search(
-    development_path: str | Path,
-    tune: TuneConfig,
-    train: TrainConfig,
-    start: Hyperparameters,
-    storage: Path,
-    identity: str,
-) -> "optuna.Study":
+def open_trials(job: Job) -> Trials:
+    """The trials of a search, with those that were done before."""
+    space = search_space.parse(job.tune.space)
+    return Trials(
+        job.storage,
+        "search",
+        space.distributions(),
+        space.start(job.start, job.train),
+        job.tune.trials,
+        job.train.seed,
+    )
+
+
+def work(job: Job) -> None:
+    """Run trials until enough are done; other processes may do the same at the same time."""
+    from birdsong.features import FeatureSet
+
+    if job.tune.workers > 1:
+        _take_a_gpu(job.number)
+    trials, features = open_trials(job), FeatureSet(job.development_path)
+    progress.tell("search", len(trials.done()), job.tune.trials, "trials")
+    try:
+        while (trial := trials.claim()) is not None:
+            trials.finish(trial, _run(trial, features, job))
+            progress.tell("search", len(trials.done()), job.tune.trials, "trials")
+    finally:
+        trials.let_go()
+
+
+def _run(
+    trial: "optuna.Trial", features: "FeatureSet", job: Job
+) -> "float | optuna.TrialPruned | str":
+    """Train once: the best accuracy, that the trial was pruned, or why it failed."""
     import optuna
 
-    from birdsong.features import FeatureSet
-    from birdsong.tensorflow_setup import keras
+    from birdsong.tensorflow_setup import keras, tf
     from birdsong.training import fit
     from birdsong.training_state import Epoch
 
-    features = FeatureSet(development_path)
-    if not features.select("validation"):
+    best = 0.0
+
+    def report(epoch: Epoch) -> None:
+        nonlocal best
+        best = max(best, epoch.validation_accuracy or 0.0)
+        trial.report(best, epoch.epoch)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    config = job.train.model_copy(update={"epochs": job.tune.epochs})
+    # The graphs and variables of the trial before.
+    keras.backend.clear_session()
+    gc.collect()
+    try:
+        values, config = hyperparameters.override(trial.params, job.start, config)
+        fit(features, values, config, f"trial-{trial.number}", report)
+    except optuna.TrialPruned as pruned:
+        return pruned
+    except StorageError:
+        raise  # of weights that cannot be had: no trial would do better
+    except tf.errors.ResourceExhaustedError as error:
+        reason = f"not enough memory of the device ({str(error).splitlines()[0]})."
+    except MemoryError:
+        reason = "not enough memory."
+    except (ValueError, ArithmeticError, tf.errors.OpError) as error:
+        # The first lines: TensorFlow appends the whole graph.
+        reason = f"{type(error).__name__}: {str(error)[:500]}"
+    else:
+        return best
+    print(f"trial-{trial.number} failed: {reason}", flush=True)
+    return reason
+
+
+def _take_a_gpu(number: int) -> None:
+    """Show this process one GPU of several; must come before TensorFlow is imported."""
+    # One that takes all of a GPU's memory would leave the others none.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = (
+        [name for name in named.split(",") if name.strip()]
+        if named is not None
+        else [str(place) for place in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
+    )
+    if len(devices) > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
+
+
+def _check(development_path: str | Path, tune: TuneConfig, train: TrainConfig) -> None:
+    from birdsong.features import FeatureSet
+
+    if tune.workers > 1 and train.devices > 1:
+        raise ConfigError(
+            f"tune: {tune.workers} trials side by side cannot each have {train.devices} devices. "
+            "Set trial_workers=1 or devices=1."
+        )
+    if not FeatureSet(development_path).select("validation"):
         raise DataError(
             "tune: there are no validation recordings to choose hyperparameters by. Raise "
             "validation_fraction in split, or set trials=0."
         )
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(
-        study_name=identity,
-        storage=f"sqlite:///{storage}",
-        load_if_exists=True,
-        direction="maximize",
-        pruner=optuna.pruners.MedianPruner(FIRST_TRIALS, FIRST_EPOCHS),
-    )
-    if not study.trials:
-        study.enqueue_trial(_within(start))
-    config = train.model_copy(update={"epochs": tune.epochs})
-
-    def objective(trial: "optuna.Trial") -> float:
-        values = {
-            name: trial.suggest_float(name, low, high, log=name == "learning_rate")
-            for name, (low, high) in SPACE.items()
-        }
-        best = 0.0
-
-        def report(epoch: Epoch) -> None:
-            nonlocal best
-            best = max(best, epoch.validation_accuracy or 0.0)
-            trial.report(best, epoch.epoch)
-            if trial.should_prune():
-                raise optuna.TrialPruned
-
-        keras.backend.clear_session()
-        fit(features, Hyperparameters(**values), config, f"trial-{trial.number}", report)
-        return best
-
-    def count() -> int:
-        done = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-        return len(study.get_trials(deepcopy=False, states=done))
-
-    progress.tell("search", count(), tune.trials, "trials")
-    while count() < tune.trials:
-        # Seeded by the trial: a sampler that starts anew after a kill would draw the first again.
-        study.sampler = optuna.samplers.TPESampler(seed=train.seed + count())
-        study.optimize(objective, n_trials=1)
-        progress.tell("search", count(), tune.trials, "trials")
-    return study
-
-
-def _within(start: Hyperparameters) -> dict[str, float]:
-    """The values to start from, moved to the edge of the space where they lie outside."""
-    values = start.model_dump()
-    return {name: min(max(values[name], low), high) for name, (low, high) in SPACE.items()}
 
 
 def _identity(
@@ -163,34 +227,23 @@ def _identity(
     """Names a search by all that decides its trials; their number may grow."""
     parts = [
         artifacts.read_spec(development_path, "features").sha256,
-        tune.model_dump(exclude={"trials"}),
-        train.model_dump(exclude={"epochs"}),
-        start.model_dump(),
-        SPACE,
+        tune.epochs,
+        search_space.parse(tune.space).model_dump(mode="json"),
+        train.model_dump(mode="json", exclude={"epochs"}),
+        start.model_dump(mode="json"),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _row(trial: "optuna.trial.FrozenTrial") -> dict[str, Any]:
-    return {
-        "number": trial.number,
-        "state": trial.state.name.lower(),
-        "accuracy": trial.value,
-        "by_epoch": [value for _, value in sorted(trial.intermediate_values.items())],
-        "values": trial.params,
-        "seconds": trial.duration.total_seconds() if trial.duration else None,
-    }
 
 
 def _write(
     path: str | Path,
     development_path: str | Path,
     tune: TuneConfig,
-    best: Hyperparameters,
-    trials: list[dict[str, Any]],
+    chosen: Mapping[str, Any],
+    trials: Sequence[Mapping[str, Any]],
 ) -> None:
     with artifacts.create(
         path, "hyperparameters", tune, {"development": development_path}
     ) as folder:
-        artifacts.write_json(folder.path / "hyperparameters.json", best.model_dump(mode="json"))
+        artifacts.write_json(folder.path / hyperparameters.FILE, chosen)
         artifacts.write_json(folder.path / "trials.json", trials)

@@ -13,6 +13,8 @@ def tune(
     metrics: Output[Metrics],
     trials: int = 0,
     trial_epochs: int = 8,
+    trial_workers: int = 1,
+    space: str = "",
     learning_rate: float = 3.819e-4,
     time_mask: float = 0.666,
     freq_mask: float = 0.291,
@@ -36,6 +38,11 @@ def tune(
         development: Output of featurize.
         trials: Trials of the search; 0 passes the given hyperparameters on.
         trial_epochs: Epochs of one trial.
+        trial_workers: Processes of one machine that share the trials, each with a GPU of its own
+            where there are several.
+        space: What is searched beside or instead of the five hyperparameters, a JSON object such
+            as {"dropout": [0, 0.5], "pos_weight": {"low": 1, "high": 9, "log": true},
+            "reduce_db": null}; empty for the five alone.
         learning_rate: Adam's learning rate.
         time_mask: Widest masked slice of time, share of the picture, 0 to 1.
         freq_mask: Widest masked slice of bands, share of the picture, 0 to 1.
@@ -54,9 +61,9 @@ def tune(
         train_seed: Seed of weights, order and augmentation.
 
     Returns:
-        hyperparameters: hyperparameters.json, as train takes it.
-        history: The trials and what they showed.
-        metrics: Trials finished and the best validation accuracy.
+        hyperparameters: hyperparameters.json, as train takes it, and trials.json.
+        history: The trials, what mattered, and the chosen values.
+        metrics: Trials finished, pruned and failed, and the best validation accuracy.
     """
     from birdsong import search as library
     from birdsong.config import Hyperparameters, TrainConfig, TuneConfig
@@ -65,7 +72,7 @@ def tune(
         development.path,
         hyperparameters.path,
         history.path,
-        TuneConfig(trials=trials, epochs=trial_epochs),
+        TuneConfig(trials=trials, epochs=trial_epochs, space=space, workers=trial_workers),
         TrainConfig(
             backbone=backbone,
             weights=weights,

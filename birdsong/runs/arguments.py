@@ -134,7 +134,7 @@ def check(values: Mapping[str, Any]) -> None:
         (config.FeatureConfig, {}),
         (config.Hyperparameters, {}),
         (config.TrainConfig, {}),
-        (config.TuneConfig, {"epochs": "trial_epochs"}),
+        (config.TuneConfig, {"epochs": "trial_epochs", "workers": "trial_workers"}),
         (config.EvaluateConfig, {}),
         (config.RegisterConfig, {}),
         (config.DeployConfig, {}),
