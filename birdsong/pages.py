@@ -59,8 +59,11 @@ th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--
   vertical-align: top; }
 th { color: var(--soft); font-weight: 600; white-space: nowrap; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+td small { display: block; color: var(--soft); }
 img, svg { max-width: 100%; height: auto; } audio { width: 100%; height: 2rem; }
 svg text { fill: var(--ink); }
+.filter { font: inherit; padding: .35rem .6rem; border: 1px solid var(--line); color: inherit;
+  background: var(--panel); border-radius: .4rem; width: min(100%, 20rem); margin: .25rem 0 .5rem; }
 .sorts th { cursor: pointer; user-select: none; white-space: normal; vertical-align: bottom; }
 .sorts th::after { content: " ↕"; color: var(--faint); }
 .sorts th[aria-sort=ascending]::after { content: " ▲"; color: var(--accent); }

@@ -30,18 +30,11 @@ _STYLE = Markup("""<style>
 .pictures figure, .confusion figure { margin: 0; }
 .confusion { margin-top: 1.5rem; }
 figcaption { color: var(--soft); font-size: .9rem; }
-#species th { cursor: pointer; user-select: none; white-space: normal; vertical-align: bottom; }
-#species th::after { content: " ↕"; color: var(--line); }
-#species th[aria-sort=ascending]::after { content: " ▲"; color: var(--accent); }
-#species th[aria-sort=descending]::after { content: " ▼"; color: var(--accent); }
 #species td:first-child { min-width: 9rem; } #species td { white-space: nowrap; }
 #species th, #species td { padding: .3rem .4rem; }
-td small { display: block; color: var(--soft); }
 :is(#figures, #window-figures) :is(th, td) { white-space: normal; padding: .3rem .4rem; }
 :is(#figures, #window-figures) small { white-space: nowrap; }
 .confusion figcaption { max-width: calc(100vw - 3rem); }
-.filter { font: inherit; padding: .35rem .6rem; border: 1px solid var(--line);
-  border-radius: .4rem; width: min(100%, 20rem); margin: .25rem 0 .5rem; }
 .errors { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr));
   gap: 1rem; }
 .error { background: var(--panel); border: 1px solid var(--line); border-radius: .5rem;
@@ -50,45 +43,6 @@ td small { display: block; color: var(--soft); }
 .error div { padding: .5rem .75rem .7rem; } .error p { margin: .15rem 0; }
 .error .id { color: var(--soft); font-size: .8rem; overflow-wrap: anywhere; }
 </style>""")
-
-_SCRIPT = Markup("""<script>
-(() => {
-  const table = document.getElementById("species");
-  if (!table) return;
-  const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells];
-  const key = (row, column) => {
-    const cell = row.cells[column], held = cell.querySelector("[data-sort]");
-    const text = held ? held.dataset.sort : cell.textContent.trim();
-    return text === "" || isNaN(text) ? text : Number(text);
-  };
-  heads.forEach((head, column) => {
-    head.tabIndex = 0;
-    const sort = () => {
-      const down = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
-      heads.forEach(other => other.removeAttribute("aria-sort"));
-      head.setAttribute("aria-sort", down === 1 ? "ascending" : "descending");
-      const rows = [...body.rows].map(row => [key(row, column), row]);
-      rows.sort(([a], [b]) => {
-        if (a === "" || b === "") return (a === "") - (b === "");
-        if (typeof a === "number" && typeof b === "number") return down * (a - b);
-        return down * String(a).localeCompare(String(b));
-      });
-      rows.forEach(([, row]) => body.append(row));
-    };
-    head.addEventListener("click", sort);
-    head.addEventListener("keydown", event => {
-      if (event.key === "Enter" || event.key === " ") { event.preventDefault(); sort(); }
-    });
-  });
-  const filter = document.getElementById("filter");
-  filter.addEventListener("input", () => {
-    const wanted = filter.value.trim().toLowerCase();
-    [...body.rows].forEach(row => {
-      row.hidden = !row.cells[0].textContent.toLowerCase().includes(wanted);
-    });
-  });
-})();
-</script>""")
 
 
 @dataclass(frozen=True)
@@ -174,7 +128,7 @@ def write_report(path: str | Path, findings: Findings) -> None:
     if counts["test_recordings"]:
         parts += [pages.heading("Pictures"), _pictures(findings, names)]
         parts += [pages.heading("The worst errors"), _errors(findings.errors, names)]
-    parts += [pages.heading("What to keep in mind"), _list(limits(findings.metrics)), _SCRIPT]
+    parts += [pages.heading("What to keep in mind"), _list(limits(findings.metrics))]
     pages.write(path, "How well the birds are told apart", lead, parts)
 
 
@@ -274,16 +228,17 @@ def _species(findings: Findings, names: Mapping[str, str]) -> Markup:
                 _share(found["recall"]),
             )
         )
-    search = Markup(
-        '<input class="filter" id="filter" type="search" placeholder="Find a species" '
-        'aria-label="Find a species">'
-    )
+    search = pages.filter_field("species", "Find a species")
     told = pages.paragraph(
         "Click a heading to sort. The first two columns count recordings. A species is reported "
         "where its score is above its threshold, in windows of up to 60 s; small print is the "
         "95 % interval."
     )
-    return told + search + pages.table(heads, rows, (1, 2, 3, 4, 5, 6, 7, 9, 10), "species")
+    return (
+        told
+        + search
+        + pages.table(heads, rows, (1, 2, 3, 4, 5, 6, 7, 9, 10), "species", sorts=True)
+    )
 
 
 def _promised(chosen: Mapping[str, Any], thresholds: Mapping[str, Any]) -> str:

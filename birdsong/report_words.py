@@ -42,7 +42,7 @@ def meaning(metrics: Mapping[str, Any]) -> list[str]:
         f"{100 * accuracy['value']:.0f}, and among its first three in about "
         f"{100 * network['top3_accuracy']['value']:.0f}. The baseline is right in about "
         f"{100 * plain['value']:.0f}.",
-        _compared(metrics["difference"]["accuracy"]),
+        _compared(metrics["difference"]["accuracy"], counts["test_groups"]),
     ]
     false, target = metrics["false_positives"], metrics["false_positives"]["target"]
     rate, recall = false["false_positive_rate"], false["recall"]
@@ -59,12 +59,12 @@ def meaning(metrics: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def _compared(difference: Mapping[str, float | None]) -> str:
+def _compared(difference: Mapping[str, float | None], groups: int) -> str:
     low, high = difference["low"], difference["high"]
     if low is None or high is None:
         return (
-            "All test recordings belong to one group, so nobody can say by how much these "
-            "figures would vary on others."
+            f"All test recordings belong to {many(groups, 'group')} (such as an author's of one "
+            "day and place), too few to say whether network and baseline differ."
         )
     if low > 0:
         return (
@@ -85,7 +85,7 @@ def _compared(difference: Mapping[str, float | None]) -> str:
 def _aim(rate: Mapping[str, float | None], target: float) -> str:
     low, high = rate["low"], rate["high"]
     if low is None or high is None:
-        return "which one group of recordings cannot confirm"
+        return "which so few groups of recordings cannot confirm"
     if low > target:
         return "which it misses: the test recordings differ from those of calibration"
     return "which it keeps" if high <= target else "which fits within the interval"

@@ -68,7 +68,7 @@ def write(
     )
     cards: list[tuple[str, object]] = [
         ("best validation accuracy", f"{best['accuracy']:.3f}"),
-        (f"first tried {trials[0]['state']}", _number(_height(trials[0]), ".3f")),
+        ("with the given values", _number(_height(trials[0]), ".3f")),
         *((state, count) for state, count in counts.items() if count or state == "complete"),
     ]
     parts = [pages.cards(cards), pages.heading("Chosen values"), _chosen(chosen, dimensions)]
@@ -306,7 +306,11 @@ def _slices(known: Rows, dimensions: Dimensions) -> Markup:
             axes.set_xlim(-0.5, len(one.choices) - 0.5)
         else:
             at = values
-            axes.set_xscale("log" if one.log else "linear")
+            if one.log:
+                axes.set_xscale("log")
+                ticks = [one.low, math.sqrt(one.low * one.high), one.high]
+                axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+                axes.minorticks_off()
             axes.set_xlim(one.low, one.high)
         axes.scatter(
             at,

@@ -117,8 +117,9 @@ def summarise(
     told_by_window, differences_by_window = metrics.headlines(by_window, tested.groups, config.seed)
     return {
         "unit": "recording: the highest score of its windows",
-        "interval": "95 %, bootstrap of groups; exact binomial where all or none are right; of "
-        "cmAP and F1 less what drawing a recording twice adds to them",
+        "interval": "95 %, bootstrap of groups, wider where they are few, of cmAP and F1 less what "
+        f"drawing a recording twice adds to them; of fewer than {bootstrap.FEWEST_GROUPS} groups "
+        "none; of shares exact binomial by groups there and where all or none are right",
         "ties": "of equal scores the species that stands first in classes.json counts",
         "counts": _counts(calibrated, recordings, tested, codes, chosen),
         "network": _as_json(told["network"]),
@@ -196,7 +197,7 @@ def _realised(
     return {
         **told,
         **{
-            name: bootstrap.percentiles(float(values[name][0]), drawn[name], count).as_json()
+            name: bootstrap.share_of_units(float(values[name][0]), drawn[name], count).as_json()
             for name in values
         },
     }
@@ -216,20 +217,19 @@ def _per_species(
         "network": metrics.correct(recordings.network, recordings.labels),
         "baseline": metrics.correct(recordings.baseline, recordings.labels),
     }
+    groups = np.array(tested.groups, str)
     held_out = calibrated.index.drop_duplicates("id")["label"].value_counts()
     table: dict[str, dict[str, Any]] = {}
     for column, code in enumerate(codes):
         mine = recordings.labels[:, column] == 1
         threshold = chosen["species"][code]["threshold"]
-        absent = tested.network[tested.labels[:, column] == 0, column]
-        present = tested.network[tested.labels[:, column] == 1, column]
         entry: dict[str, Any] = {
             "test_recordings": int(mine.sum()),
             "calibration_recordings": int(held_out.get(code, 0)),
-            "test_negatives": len(absent),
-            "test_positives": len(present),
-            "false_positive_rate": _share_above(absent, threshold),
-            "recall": _share_above(present, threshold),
+            "test_negatives": int((tested.labels[:, column] == 0).sum()),
+            "test_positives": int((tested.labels[:, column] == 1).sum()),
+            "false_positive_rate": _share_above(tested, groups, column, 0, threshold),
+            "recall": _share_above(tested, groups, column, 1, threshold),
         }
         for name in figures:
             entry[f"{name}_accuracy"] = float(right[name][mine].mean()) if mine.any() else None
@@ -238,10 +238,23 @@ def _per_species(
     return table
 
 
-def _share_above(scores: metrics.Scores, threshold: float | None) -> dict[str, float | None]:
+def _share_above(
+    part: Scored,
+    groups: npt.NDArray[np.str_],
+    column: int,
+    label: int,
+    threshold: float | None,
+) -> dict[str, float | None]:
+    """Share of the windows with a label that score above; each group counts as one for its ends."""
     if threshold is None:
         return Interval(None, None, None).as_json()
-    return bootstrap.share(int((scores > threshold).sum()), len(scores)).as_json()
+    which = np.flatnonzero(part.labels[:, column] == label)
+    if not len(which):
+        return Interval(None, None, None).as_json()
+    value = float((part.network[which, column] > threshold).mean())
+    count = len(np.unique(groups[which]))
+    exact = bootstrap.share(value * count, count)
+    return Interval(value, exact.low, exact.high).as_json()
 
 
 def _finite(value: Any) -> float | None:
