@@ -104,14 +104,16 @@ class Trials:
         """
         from optuna.trial import TrialState
 
-        if isinstance(outcome, str):
-            trial.set_user_attr(ERROR, outcome)
-            self.study.tell(trial.number, state=TrialState.FAIL)
-        elif isinstance(outcome, float):
-            self.study.tell(trial.number, outcome)
-        else:
-            self.study.tell(trial.number, state=TrialState.PRUNED)
-        self.let_go()
+        # Alone, or another process could see it running, then its lock free, and take it for killed.
+        with self._alone():
+            if isinstance(outcome, str):
+                trial.set_user_attr(ERROR, outcome)
+                self.study.tell(trial.number, state=TrialState.FAIL)
+            elif isinstance(outcome, float):
+                self.study.tell(trial.number, outcome)
+            else:
+                self.study.tell(trial.number, state=TrialState.PRUNED)
+            self.let_go()
 
     def let_go(self) -> None:
         """Stop holding the claimed trial; one without an outcome counts as killed."""
