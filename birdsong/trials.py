@@ -104,7 +104,7 @@ class Trials:
         """
         from optuna.trial import TrialState
 
-        # Alone, or another process could see it running, then its lock free, and take it for killed.
+        # Alone: another process could see it running, then its lock free, and take it for killed.
         with self._alone():
             if isinstance(outcome, str):
                 trial.set_user_attr(ERROR, outcome)

@@ -64,8 +64,8 @@ def run_here(trials: Trials, most: int = 1000) -> list[float]:
 
 
 def test_two_processes_do_every_trial_once_and_as_many_as_asked_for(tmp_path: Path) -> None:
-    total = 14
-    both = [worker(tmp_path, total) for _ in range(2)]
+    total = 24
+    both = [worker(tmp_path, total, seconds=0.01) for _ in range(2)]
     assert [one.wait(120) for one in both] == [0, 0]
     ended = lines(tmp_path / "ended")
     assert len(ended) == total
