@@ -13,7 +13,8 @@ from birdsong.errors import BirdsongError, ConfigError
 from birdsong.runs.record import FINISHED, Run, State
 
 if TYPE_CHECKING:
-    from birdsong.kubeflow.api import Access, Api
+    from birdsong.kubeflow.access import Access
+    from birdsong.kubeflow.api import Api
     from birdsong.kubeflow.compiling import Compiled
     from birdsong.kubeflow.settings import Resources
     from birdsong.kubeflow.submitting import Request
@@ -28,10 +29,10 @@ def _err(text: str) -> None:
 
 def connect(host: str, auth: str, cluster: Path | None = None) -> "Api":
     """The backend, after it has said that it is one."""
-    from birdsong.kubeflow import api
+    from birdsong.kubeflow import access, api
     from birdsong.kubeflow import settings as clusters
 
-    given = api.access(host, auth, os.environ, clusters.read(cluster).namespace)
+    given = access.access(host, auth, os.environ, clusters.read(cluster).namespace)
     _warn_of_plain_token(given)
     made = api.Api(given)
     made.check()

@@ -66,11 +66,12 @@ def submit(
 
     from birdsong.cli import remote
     from birdsong.errors import ConfigError
-    from birdsong.kubeflow import api, arguments, compiling, submitting
+    from birdsong.kubeflow import arguments, compiling, submitting
     from birdsong.kubeflow import settings as clusters
+    from birdsong.kubeflow.access import access as read_access
 
     described = clusters.read(cluster)
-    access = api.access(host, auth, os.environ, described.namespace)
+    access = read_access(host, auth, os.environ, described.namespace)
     compiling.check_runs_on(runs_on)
     if name and not name.isprintable():
         raise ConfigError("--name: needs printable letters.")

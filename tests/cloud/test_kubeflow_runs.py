@@ -14,7 +14,7 @@ from fake_kfp import FakeKfp, serving
 
 from birdsong.cli import main
 from birdsong.errors import BirdsongError, ConfigError
-from birdsong.kubeflow import api, compiling, nonces, settings, submitting
+from birdsong.kubeflow import access, api, compiling, nonces, settings, submitting
 from birdsong.runs import graph
 
 REGISTRY = ("--set", "registry=http://mlflow.kubeflow:5000")
@@ -166,7 +166,7 @@ def test_a_connection_that_breaks_makes_nothing_twice(
 def test_a_run_that_shows_late_and_was_made_twice_is_ended_once(fake: FakeKfp) -> None:
     fake.slow = True
     fake.fault("POST", "/runs", "drop after")
-    backend = api.Api(api.Access(fake.host), sleep=lambda seconds: None)
+    backend = api.Api(access.Access(fake.host), sleep=lambda seconds: None)
     hidden: list[dict[str, Any]] = []
 
     def wait(seconds: float) -> None:
@@ -297,7 +297,7 @@ def test_a_token_comes_from_the_environment_or_a_file_and_is_never_shown(
     code, more, _ = birdsong("runs", "show", "latest", "--json", "--host", fake.host)
     assert code == 0
     assert TOKEN not in out + err + more + json.dumps([fake.runs, fake.versions])
-    assert TOKEN not in repr(api.access(fake.host, "auto", os.environ))
+    assert TOKEN not in repr(access.access(fake.host, "auto", os.environ))
 
 
 def test_a_wrong_token_is_refused_without_showing_it(
@@ -391,7 +391,7 @@ def test_a_host_that_is_not_there_is_told_at_once(birdsong: Command) -> None:
 
 def test_a_backend_that_hangs_is_not_waited_for_forever(fake: FakeKfp) -> None:
     fake.fault("GET", "/healthz", "hang", times=9)
-    backend = api.Api(api.Access(fake.host, read_seconds=1), sleep=lambda seconds: None)
+    backend = api.Api(access.Access(fake.host, read_seconds=1), sleep=lambda seconds: None)
     with pytest.raises(api.UnsureError, match="no answer within 1 s"):
         backend.check()
 
@@ -429,7 +429,7 @@ def test_a_follower_gives_up_in_the_end(fake: FakeKfp) -> None:
     def wait(seconds: float) -> None:
         now[0] += 30
 
-    backend = api.Api(api.Access(fake.host), sleep=wait)
+    backend = api.Api(access.Access(fake.host), sleep=wait)
     with pytest.raises(BirdsongError, match="The run goes on; look at it later"):
         following.follow(backend, "x", None, Silent(), sleep=wait, clock=lambda: now[0])
     assert 600 < now[0] < 1200
