@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 LOCK := docker/requirements/dev.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-long test-browser lint lock bench clean
+.PHONY: help demo test test-long test-browser lint lock bench cluster cluster-down clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -37,6 +37,19 @@ lock: $(STAMP) ## Write the hashed requirements anew from pyproject.toml
 
 bench: $(STAMP) ## Measurements of tests/bench
 	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+# Variables of both: CLUSTER (name of the kind cluster), CONTEXT and NAMESPACE (of a cluster that is
+# there), DATA (folder of recordings), PORT, OVERLAYS (of k8s/overlays), LOAD=no (images by yourself).
+CLUSTER_OPTIONS = --name "$(or $(CLUSTER),birdsong)" --context "$(CONTEXT)" \
+	--namespace "$(or $(NAMESPACE),kubeflow)" --data "$(DATA)" --port "$(or $(PORT),8080)" \
+	--overlays "$(if $(filter undefined,$(origin OVERLAYS)),mlflow,$(OVERLAYS))" \
+	--load "$(or $(LOAD),yes)"
+
+cluster: $(STAMP) ## kind with Kubeflow Pipelines, the images and an MLflow server (needs docker, kind, kubectl)
+	@$(BIN)/python -m birdsong.kubeflow.cluster up $(CLUSTER_OPTIONS)
+
+cluster-down: $(STAMP) ## Remove that cluster
+	@$(BIN)/python -m birdsong.kubeflow.cluster down $(CLUSTER_OPTIONS)
 
 clean: ## Remove the environment and caches, not the runs
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache birdsong.egg-info

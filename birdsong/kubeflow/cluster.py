@@ -168,7 +168,8 @@ def _apply_overlays(wish: Wish, programs: Programs, references: Mapping[str, str
     for overlay in wish.overlays:
         programs.tell(f"applying {overlay}")
         programs.do(
-            [*wish.kubectl, "apply", "-f", "-"], stdin=manifests(overlay, wish, references, programs)
+            [*wish.kubectl, "apply", "-f", "-"],
+            stdin=manifests(overlay, wish, references, programs),
         )
     if "mlflow" in wish.overlays:
         programs.do(
@@ -179,9 +180,7 @@ def _apply_overlays(wish: Wish, programs: Programs, references: Mapping[str, str
         )
 
 
-def manifests(
-    overlay: str, wish: Wish, references: Mapping[str, str], programs: Programs
-) -> str:
+def manifests(overlay: str, wish: Wish, references: Mapping[str, str], programs: Programs) -> str:
     """An overlay as it is applied: with our image, in the namespace of KFP."""
     text = programs.ask(["kubectl", "kustomize", f"k8s/overlays/{overlay}"])
     text = text.replace(_UNSET_IMAGE, references.get("cloud", _UNSET_IMAGE))
