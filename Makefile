@@ -20,8 +20,8 @@ demo: $(STAMP) ## Run the whole pipeline on generated songs, offline (minutes on
 test: $(STAMP) ## The normal test suite (at most 12 minutes on 2 cores)
 	$(BIN)/pytest -m "not slow and not browser"
 
-test-long: $(STAMP) ## What takes longer
-	$(BIN)/pytest -m slow
+test-long: $(STAMP) ## What takes longer; keeps the results in tests/LONG.md
+	$(BIN)/python tests/long.py
 
 test-browser: $(STAMP) ## The page of runs in headless Chromium (about a minute; needs chromium)
 	$(BIN)/pytest -m browser

@@ -344,6 +344,6 @@ def test_a_kill_at_any_write_of_the_record_loses_no_run(
     # With containers, which take ten times as long, at every fourth one.
     numbers = range(1, 100, 4 if runner == "docker" else 1)
     count, wrong = between_writes(tmp_path, runner, numbers, undisturbed[1])
-    print(f"\n{runner}: killed at {count} writes, before and after each")
+    print(f"\nresult: {count} kills of the engine, before and after each of {count // 2} writes")
     assert count > (10 if runner == "docker" else 30)
     assert wrong == []
