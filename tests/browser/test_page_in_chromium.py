@@ -2,12 +2,9 @@
 
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,61 +21,34 @@ pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parents[2]
 GATED = Path(__file__).with_name("gated_pipeline.py")
 SMALL = ROOT / "tests/unit/runs/small_pipelines.py"
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator["Browser"]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine; on Debian: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    # Chromium's own sandbox needs rights that containers and root do not have.
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> Path:
-    folder = tmp_path / "runs"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def address(runs: Path) -> Iterator[str]:
-    command = [sys.executable, str(ROOT / "pipeline.py"), "ui", "--port", "0", "--runs", str(runs)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        found = re.search(r"http\S+", server.stdout.readline())
-        try:
-            assert found is not None
-            yield found.group(0)
-        finally:
-            server.terminate()
-
-
-@pytest.fixture
-def page(browser: "Browser", address: str) -> Iterator["Page"]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    page.set_default_timeout(20_000)
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on(
-        "console",
-        lambda message: problems.append(message.text) if message.type == "error" else None,
-    )
-    page.goto(address)
-    yield page
-    context.close()
-    # A stopped server, and a plan that is refused with words that the page shows.
-    expected = ("ERR_CONNECTION", "409 (Conflict)")
-    assert [text for text in problems if not any(part in text for part in expected)] == []
+CONTRASTS = """() => {
+  const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const rgb = (colour) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+    .map((v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (element) => {
+    for (let one = element; one; one = one.parentElement) {
+      const found = rgb(getComputedStyle(one).backgroundColor);
+      if (found[3] === 255) return found;
+    }
+    return rgb("Canvas");
+  };
+  const holdsText = (one) => [...one.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+  const texts = [...document.querySelectorAll("main *, header *")]
+    .filter((one) => one.offsetParent && !one.closest(":disabled") && holdsText(one));
+  return texts.map((one) => {
+    const [a, b] = [light(rgb(getComputedStyle(one).color)), light(behind(one))];
+    return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), one.textContent.slice(0, 40)];
+  });
+}"""
+"""Contrast of each text on the page to what is behind it, as WCAG computes it."""
 
 
 def start(name: str, runs: Path, arguments: str = "{}") -> subprocess.Popen[bytes]:
@@ -182,6 +152,96 @@ def test_two_runs_are_compared_by_what_differs(page: "Page", runs: Path) -> None
     assert "accuracy" in metrics.inner_text()
 
 
+def write_history(run: Run, losses: list[float]) -> None:
+    """A model as train leaves it, with the curves of its epochs."""
+    folder = run.folder / "artifacts/train/model"
+    folder.mkdir()
+    epochs = [{"epoch": n, "loss": loss} for n, loss in enumerate(losses, 1)]
+    (folder / "history.json").write_text(json.dumps({"epochs": epochs}))
+    place = run.folder / "run.json"
+    document = json.loads(place.read_text())
+    step = next(step for step in document["steps"] if step["name"] == "train")
+    step["outputs"]["model"] = {
+        "type": "system.Model",
+        "uri": str(folder),
+        "path": str(folder),
+        "metadata": {},
+    }
+    points = [{"falsePositiveRate": x, "recall": x**0.5} for x in (0, 0.5, 1)]
+    step["outputs"]["curves"] = {
+        "type": "system.ClassificationMetrics",
+        "uri": str(folder) + "x",
+        "path": str(folder) + "x",
+        "metadata": {"confidenceMetrics": points},
+    }
+    place.write_text(json.dumps(document))
+
+
+def test_curves_of_two_runs_are_drawn_over_each_other(page: "Page", runs: Path) -> None:
+    for losses in ([0.9, 0.5, 0.3], [0.9, 0.4, 0.2]):
+        write_history(make_run(runs), losses)
+    ids = [run.id for run in list_runs(runs)]
+    page.evaluate(f"location.hash = '#/compare/{','.join(ids)}'")
+    for title in ("Loss of training", "train: recall by false positive rate"):
+        figure = page.locator("figure", has_text=title)
+        figure.locator("polyline").nth(1).wait_for()
+        assert figure.locator("polyline").count() == 2
+        told = figure.locator(".legend").inner_text()
+        assert all(name in told for name in ids)
+    first, second = page.locator("figure", has_text="Loss of training").locator("polyline").all()
+    assert first.get_attribute("points") != second.get_attribute("points")
+
+
+def test_a_keyboard_alone_finds_a_failed_step_and_its_log(page: "Page", runs: Path) -> None:
+    make_run(runs, failing="train")
+    page.locator(".run.FAILED").wait_for()
+
+    def tab_to(key: str) -> None:
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement?.dataset.key ?? ''") == key:
+                outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+                stroke = "getComputedStyle(document.activeElement.querySelector('rect') || "
+                wide = page.evaluate(f"{stroke}document.body).strokeWidth")
+                assert outline != "none" or wide == "3px", f"nothing shows that {key} has the focus"
+                return
+        raise AssertionError(f"the tab key does not reach {key}")
+
+    (run,) = list_runs(runs)
+    tab_to(f"open {run.id}")
+    page.keyboard.press("Enter")
+    page.locator(".node.step").first.wait_for()
+    tab_to("failed")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="train").wait_for()
+    tab_to("tab log")
+    page.keyboard.press("Enter")
+    page.locator(".log", has_text="train begins").wait_for()
+    page.keyboard.press("Escape")
+    page.locator(".panel").wait_for(state="hidden")
+    page.wait_for_function("document.activeElement?.dataset.key === 'step:train'")
+    page.keyboard.press("ArrowUp")
+    assert page.evaluate("document.activeElement.dataset.key").startswith("artifact:ingest:")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_stand_out_in_light_and_dark(
+    browser: "Browser", address: str, runs: Path, scheme: str
+) -> None:
+    run = make_run(runs, failing="evaluate-threshold", note="a note")
+    context = browser.new_context(color_scheme=scheme)  # type: ignore[arg-type]
+    page = context.new_page()
+    page.goto(address)
+    page.locator(".run .name").wait_for()
+    for place in ("#/", f"#/run/{run.id}/graph/step:train", f"#/run/{run.id}/settings"):
+        page.evaluate(f"location.hash = '{place}'")
+        page.wait_for_timeout(500)
+        found = page.evaluate(CONTRASTS)
+        assert len(found) > 5
+        assert [entry for entry in found if entry[0] < 4.5] == []  # WCAG 2.2, AA
+    context.close()
+
+
 def test_a_run_is_cancelled_from_the_page(page: "Page", runs: Path, tmp_path: Path) -> None:
     with start("waiting", runs, f'{{"folder": "{tmp_path}"}}') as child:
         page.locator(".run .name").click()
@@ -241,39 +301,6 @@ def test_a_step_is_rerun_from_the_page_to_its_end(page: "Page", runs: Path) -> N
     first, second = sorted(list_runs(runs), key=lambda run: run.started)
     assert second.parent == first.id
     assert second.steps["split"].metrics == first.steps["split"].metrics
-
-
-def test_without_its_token_the_page_shows_no_buttons(
-    browser: "Browser", address: str, runs: Path
-) -> None:
-    make_run(runs, State.RUNNING)
-    context = browser.new_context()
-    page = context.new_page()
-    page.goto(address.split("#")[0])
-    page.locator(".run .name").click()
-    page.locator(".node.step").first.wait_for()
-    assert page.locator('[data-key="cancel"]').count() == 0
-    context.close()
-
-
-def test_markup_in_records_stays_text_and_pages_of_artifacts_cannot_reach_out(
-    browser: "Browser", address: str, runs: Path
-) -> None:
-    run = make_run(runs, source="<img src=x onerror=window.hurt=1>")
-    (run.folder / "artifacts/train/page").write_text(
-        "<!doctype html><p id=a></p><script>try { a.textContent = parent.document.title }"
-        " catch { a.textContent = 'kept out' }; fetch('/api/runs').catch(() => {"
-        " a.textContent += ', no network' })</script>"
-    )
-    context = browser.new_context()
-    page = context.new_page()
-    page.goto(address)
-    page.locator(".run .name").click()
-    page.locator('[data-key="artifact:train:page"]').click()
-    page.frame_locator("iframe.page").get_by_text("kept out, no network").wait_for()
-    assert "<img" in page.locator(".facts").inner_text()
-    assert page.evaluate("window.hurt ?? null") is None
-    context.close()
 
 
 def set_parent(run: Run, parent: str) -> None:

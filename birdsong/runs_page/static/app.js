@@ -9,7 +9,7 @@ import { lineageTable, panelView, stopFollowing } from "./panel.js";
 
 const EVERY = 1000;
 const main = document.getElementById("main");
-let place = [], timer = null, drawn = "", panelDrawn = "", possible = [], which = innerWidth < 700 ? "taken" : "all", awaited = null;
+let place = [], timer = null, drawn = "", panelDrawn = "", possible = [], which = innerWidth < 700 ? "taken" : "all", size = "width", awaited = null;
 
 const route = () => location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decodeURIComponent);
 const to = (...parts) => `#/${parts.map(encodeURIComponent).join("/")}`;
@@ -83,24 +83,27 @@ function runView(run) {
     main.replaceChildren(h("div", { class: "run-page" }, h("div", { class: "run-main" }, h("div", { class: "head" }), h("div", { class: "view" })), h("aside", { class: "panel", hidden: true, "aria-labelledby": "panel-title" })));
   }
   replace(main.querySelector(".head"), ...head(run, tab));
-  const view = main.querySelector(".view");
+  const view = main.querySelector(".view"), panel = main.querySelector(".panel");
+  // First, so that the graph knows how much room the panel leaves.
+  panel.hidden = !selected;
+  main.querySelector(".run-page").classList.toggle("with-panel", Boolean(selected));
   if (tab === "timeline") replace(view, ganttView(run, { selected, open }));
   else if (tab === "settings") { if (view.dataset.shown !== `settings ${run.id}`) replace(view, ...settings(run)); }
   else if (tab === "lineage") { if (view.dataset.shown !== `lineage ${run.id} ${run.state}`) lineage(view, run, open); }
   else {
-    replace(view, h("label", { class: "bar soft" }, "Artifacts ", h("select", { "data-key": "which", onchange: (event) => { which = event.target.value; drawn = ""; runView(run); } },
-      [["all", "all"], ["taken", "passed on"], ["none", "none"]].map(([value, label]) => h("option", { value, selected: which === value }, label)))),
-    dagView(run, { which, selected, open, room: view.clientWidth }));
+    const choice = (name, label, value, options, take) => h("label", { class: "soft" }, `${label} `, h("select", { "data-key": name, onchange: (event) => { take(event.target.value); drawn = ""; runView(run); } },
+      options.map(([one, shown]) => h("option", { value: one, selected: value === one }, shown))));
+    replace(view, h("div", { class: "bar" },
+      choice("which", "Artifacts", which, [["all", "all"], ["taken", "passed on"], ["none", "none"]], (value) => { which = value; }),
+      choice("size", "Size", size, [["width", "fit the width"], ["whole", "fit the window"], ["full", "full"]], (value) => { size = value; })),
+    dagView(run, { which, selected, open, size, room: view.clientWidth, height: innerHeight - view.getBoundingClientRect().top - scrollY - 90 }));
   }
   view.dataset.shown = `${tab} ${run.id}${tab === "lineage" ? ` ${run.state}` : ""}`;
-  const panel = main.querySelector(".panel");
   const step = selected && run.steps.find((one) => one.name === selected.split(":")[1]);
   const content = selected ? JSON.stringify([selected, step, run.state === "RUNNING"]) : "";
   if (content === panelDrawn) return;
   const opened = selected && !panelDrawn.startsWith(JSON.stringify([selected]).slice(0, -1));
   panelDrawn = content;
-  panel.hidden = !selected;
-  main.querySelector(".run-page").classList.toggle("with-panel", Boolean(selected));
   if (!selected) { stopFollowing(); panel.replaceChildren(); return; }
   replace(panel, panelView(run, selected, { close, open, can, ask: (action, name) => askFor(run, action, name) }));
   if (opened) panel.querySelector("h2")?.focus({ preventScroll: true });

@@ -53,7 +53,7 @@ function curve(points) {
 
 const short = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 
-export function dagView(run, { which, selected, open, room }) {
+export function dagView(run, { which, selected, open, size, room, height }) {
   const plan = layout(run, which);
   const steps = new Map(run.steps.map((step) => [step.name, step]));
   const artifacts = new Map(run.graph.artifacts.map((one) => [`artifact:${one.step}:${one.name}`, one]));
@@ -90,7 +90,7 @@ export function dagView(run, { which, selected, open, room }) {
     return s("path", { class: `edge${related ? " related" : ""}`, d: curve(points), "marker-end": to.startsWith("step:") ? "url(#arrow)" : null });
   };
   // Never so small that the names cannot be read: then it scrolls.
-  const scale = Math.max(0.66, Math.min(1, room / plan.width));
+  const scale = { full: 1, width: Math.max(0.66, Math.min(1, room / plan.width)), whole: Math.max(0.4, Math.min(1, room / plan.width, height / plan.height)) }[size];
   return h("div", { class: "dag", "data-scroll": "dag" },
     s("svg", { viewBox: `0 0 ${plan.width} ${plan.height}`, width: plan.width * scale, height: plan.height * scale, role: "group", "aria-label": "Graph of the run" },
       s("defs", {}, s("marker", { id: "arrow", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 9, markerHeight: 9, orient: "auto", markerUnits: "userSpaceOnUse" }, s("path", { d: "M0,0 L8,4 L0,8 z" }))),

@@ -93,7 +93,7 @@ export function table(heads, rows, { numbers = [], label = "" } = {}) {
 export function replace(place, ...content) {
   const held = place.contains(document.activeElement) ? document.activeElement.dataset.key : null;
   const scrolls = [...place.querySelectorAll("[data-scroll]")].map((one) => [one.dataset.scroll, one.scrollLeft, one.scrollTop]);
-  place.replaceChildren(...content);
+  place.replaceChildren(...content.flat());
   for (const [name, left, top] of scrolls) {
     const one = place.querySelector(`[data-scroll="${CSS.escape(name)}"]`);
     if (one) Object.assign(one, { scrollLeft: left, scrollTop: top });

@@ -45,9 +45,11 @@ function rows(place, list) {
       h("span", { class: "metric" }, run.metrics.accuracy === undefined ? h("span", { class: "soft" }, `${run.done_count} of ${run.step_count} steps`)
         : [h("span", { class: "soft" }, "accuracy "), withInterval(run.metrics, "accuracy")]),
       h("span", { class: "parent" }, run.parent ? h("a", { href: `#/run/${encodeURIComponent(run.parent)}`, "data-key": `parent ${run.id}`, title: "goes on from" }, `↳ ${run.parent}`) : run.running.length ? h("span", { class: "soft" }, run.running.join(", ")) : ""),
+      run.note ? h("span", { class: "soft wide" }, run.note) : null,
       run.error ? h("span", { class: "error wide" }, run.error.split("\n")[0]) : null,
     ]);
+  const heads = h("div", { class: "heads", "aria-hidden": "true" }, ["", "run", "state", "started", "took", "source", "result", "goes on from"].map((head) => h("span", {}, head)));
   replace(place.querySelector("#rows"),
-    shown.length ? h("ul", { class: "runs" }, shown.map(row))
+    shown.length ? [heads, h("ul", { class: "runs" }, shown.map(row)), h("p", { class: "soft" }, shown.length === list.runs.length ? `${shown.length} runs` : `${shown.length} of ${list.runs.length} runs`)]
       : h("p", { class: "soft" }, list.runs.length ? "No run fits the search." : `No runs in ${list.folder} yet. Start one: python pipeline.py run`));
 }

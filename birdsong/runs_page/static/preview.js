@@ -45,6 +45,8 @@ function folder(file, found) {
     const whole = `${file}/${entry.name}`;
     const item = h("details", { ontoggle: () => { if (item.open && item.children.length === 1) item.append(preview(whole)); } },
       h("summary", {}, h("span", { class: "file" }, entry.name), h("span", { class: "soft" }, ` ${bytes(entry.bytes)}`)));
+    // The file that the artifact is named after is what people came for.
+    if (entry.kind === "table" && entry.name.split(".")[0] === file.split("/").at(-1)) item.open = true;
     return h("li", {}, item);
   }), found.cut ? h("li", { class: "soft" }, "… and more files") : null);
 }
