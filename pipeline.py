@@ -39,6 +39,7 @@ def birdsong(
     split_column: str = "",
     seconds: float = 60.0,
     encoding: str = "pcm",
+    no_call_source: str = "",
     trials: int = 0,
     trial_epochs: int = 8,
     trial_workers: int = 1,
@@ -57,6 +58,11 @@ def birdsong(
     batch_size: int = 32,
     pos_weight: float = 1.0,
     class_balance: float = 0.0,
+    mixup: float = 0.0,
+    background: float = 0.0,
+    gain_db: float = 0.0,
+    label_smoothing: float = 0.0,
+    rating_weight: float = 0.0,
     precision: str = "float32",
     devices: int = 1,
     target_fpr: float = 0.01,
@@ -84,6 +90,7 @@ def birdsong(
         split_column: Column of the metadata with a split of one's own; empty for none.
         seconds: Most seconds that are kept of one recording.
         encoding: How shards store the 16-bit samples, pcm or flac.
+        no_call_source: Folder, zip or bucket of audio without birds, for background; or empty.
         trials: Trials of the hyperparameter search; 0 passes the five values below on.
         trial_epochs: Epochs of one trial.
         trial_workers: Processes of one machine that share the trials.
@@ -102,6 +109,11 @@ def birdsong(
         batch_size: Recordings of one training step.
         pos_weight: Weight of positives in the loss.
         class_balance: 0 for every recording equally often, 1 for every species equally often.
+        mixup: Share of examples mixed with any other one, their labels joined, 0 to 1.
+        background: Share of examples that get background noise, 0 to 1.
+        gain_db: Most by which an example is made quieter, dB.
+        label_smoothing: Taken from the target of a species that is there, 0 to 0.5.
+        rating_weight: How much a recording's rating weighs in the loss, 0 to 1.
         precision: float32, mixed_bfloat16 or mixed_float16 (faster on GPUs with tensor cores).
         devices: GPUs of one host that share each training step.
         target_fpr: Share of windows without a species that may still score above its threshold.
@@ -130,6 +142,7 @@ def birdsong(
         splits=shared.outputs["splits"],
         seconds=seconds,
         encoding=encoding,
+        no_call_source=no_call_source,
         max_bad_share=max_bad_share,
     )
     tuned = tune(
@@ -150,6 +163,11 @@ def birdsong(
         batch_size=batch_size,
         pos_weight=pos_weight,
         class_balance=class_balance,
+        mixup=mixup,
+        background=background,
+        gain_db=gain_db,
+        label_smoothing=label_smoothing,
+        rating_weight=rating_weight,
         precision=precision,
         devices=devices,
         registry=registry,
@@ -167,6 +185,11 @@ def birdsong(
         batch_size=batch_size,
         pos_weight=pos_weight,
         class_balance=class_balance,
+        mixup=mixup,
+        background=background,
+        gain_db=gain_db,
+        label_smoothing=label_smoothing,
+        rating_weight=rating_weight,
         precision=precision,
         devices=devices,
         registry=registry,

@@ -25,6 +25,12 @@ QUIETEST_DB = -60.0
 LEAST_WEIGHT = 0.5
 """Least weight of a recording when another of its species is mixed in."""
 
+MIXUP_WEIGHTS = (0.3, 0.7)
+"""Weight of an example when one of any species is mixed in: both stay audible, and both count."""
+
+BACKGROUND_DB = (3.0, 30.0)
+"""Level of an example above the background that is added to it, dB between their mean powers."""
+
 BANK_SIZE = 4096
 """Masks of each kind that are drawn for a training; an example takes any pair of them."""
 
@@ -80,6 +86,91 @@ def mix(frames: Any, partners: Any, seed: Any, share: Share | None = None) -> An
     """
     weight = _uniform(tf.shape(frames)[0], seed, LEAST_WEIGHT, 1.0, share)[:, tf.newaxis]
     return weight * frames + (1 - weight) * partners
+
+
+def mixup(
+    frames: Any,
+    labels: Any,
+    others: Any,
+    other_labels: Any,
+    part: float,
+    seed: Any,
+    share: Share | None = None,
+) -> tuple[Any, Any]:
+    """Mix some of the frames with any other frame of the batch; what is in either is in the sum.
+
+    Args:
+        frames: Samples in [-1, 1], float32, shape (frames, samples).
+        labels: 1 primary, -1 unknown, 0 absent, int8, shape (frames, species).
+        others, other_labels: The same of the whole batch; on one device the very same.
+        part: Share of the frames that are mixed, in [0, 1].
+        seed: Stateless seed.
+        share: Which rows of the batch these are; None for all.
+
+    Returns:
+        Frames in [-1, 1] and their labels: present where either has the species, unknown where
+        either does not know of it and none has it.
+
+    Source:
+        Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018; with labels joined instead
+        of weighted, as a quiet bird is there as much as a loud one.
+    """
+    seeds = tf.random.split(seed, 3)
+    count, total = tf.shape(frames)[0], tf.shape(others)[0]
+    chosen = _uniform(count, seeds[0], 0.0, 1.0, share) < part
+    weight = _uniform(count, seeds[1], *MIXUP_WEIGHTS, share)[:, tf.newaxis]
+    # Each frame is mixed into one other. In a random circle nobody is his own neighbour.
+    circle = tf.random.experimental.stateless_shuffle(tf.range(total), seeds[2])
+    neighbour = tf.scatter_nd(circle[:, tf.newaxis], tf.roll(circle, 1, axis=0), [total])
+    picks = tf.gather(neighbour, share.rows) if share else neighbour
+    added, found = tf.gather(others, picks), tf.gather(other_labels, picks)
+    mixed = weight * frames + (1 - weight) * added
+    joined = tf.where((labels > 0) | (found > 0), tf.ones_like(labels), tf.minimum(labels, found))
+    return (
+        tf.where(chosen[:, tf.newaxis], mixed, frames),
+        tf.where(chosen[:, tf.newaxis], joined, labels),
+    )
+
+
+def add_background(
+    frames: Any, backgrounds: Any, noisy: Any, seed: Any, share: Share | None = None
+) -> Any:
+    """Add background below the level of each frame, as another place or a worse day would.
+
+    Args:
+        frames: Samples in [-1, 1], float32, shape (frames, samples).
+        backgrounds: Audio without the species, the same shape.
+        noisy: Which frames get theirs, bool, shape (frames,).
+        seed: Stateless seed.
+        share: Which rows of the batch these are; None for all.
+
+    Returns:
+        Frames in [-1, 1]; the mean power of a frame is `BACKGROUND_DB` above that of what was
+        added. Silence gets nothing added, and silence adds nothing.
+    """
+    above = _uniform(tf.shape(frames)[0], seed, *BACKGROUND_DB, share)[:, tf.newaxis]
+    power, noise = (
+        tf.reduce_mean(tf.square(waves), axis=1, keepdims=True) for waves in (frames, backgrounds)
+    )
+    factor = tf.sqrt(tf.math.divide_no_nan(power, noise)) * 10 ** (-above / 20)
+    summed = frames + factor * backgrounds
+    summed /= tf.maximum(1.0, tf.reduce_max(tf.abs(summed), axis=1, keepdims=True))
+    return tf.where(noisy[:, tf.newaxis], summed, frames)
+
+
+def lower_gain(frames: Any, most_db: float, seed: Any, share: Share | None = None) -> Any:
+    """Make each frame quieter by 0 to `most_db` dB, as a more distant bird.
+
+    Louder is not possible: windows fill the scale already.
+
+    Args:
+        frames: Samples in [-1, 1], float32, shape (frames, samples).
+        most_db: Most by which a frame is lowered, dB.
+        seed: Stateless seed.
+        share: Which rows of the batch these are; None for all.
+    """
+    lowered = _uniform(tf.shape(frames)[0], seed, 0.0, most_db, share)[:, tf.newaxis]
+    return frames * 10 ** (-lowered / 20)
 
 
 def raise_floor(pictures: Any, most: float, seed: Any, share: Share | None = None) -> Any:

@@ -117,6 +117,11 @@ class FeatureConfig(Settings):
         le=1,
         description="Share of quarantined recordings above which the stage fails",
     )
+    no_call_source: str = Field(
+        default="",
+        description="Folder, zip or bucket of audio without birds, for training's background; "
+        "empty: none",
+    )
 
 
 class FrontEndConfig(Settings):
@@ -205,6 +210,35 @@ class TrainConfig(Settings):
         ge=0,
         le=1,
         description="0: every recording equally often, 1: every species equally often",
+    )
+    mixup: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of examples that are mixed with any other one, their labels joined",
+    )
+    background: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of examples that get background: no-call audio where featurize was "
+        "given some, else the quietest frame of another recording",
+    )
+    gain_db: float = Field(
+        default=0.0, ge=0, le=60, description="Most by which an example is made quieter, dB"
+    )
+    label_smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=0.5,
+        description="Taken from the target of a species that is there, and spread over all",
+    )
+    rating_weight: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="How much a recording's rating weighs in the loss: 0 not at all; 1: the best "
+        "counts 1, the worst 0.2, an unrated one as the middle",
     )
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
         default="float32",

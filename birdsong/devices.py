@@ -8,6 +8,7 @@ from birdsong.augment import Share
 from birdsong.errors import ConfigError
 from birdsong.tensorflow_setup import keras, tf
 from birdsong.training_data import Batch
+from birdsong.weak_labels import known_weights
 
 
 def strategy(count: int) -> Any:
@@ -86,8 +87,17 @@ def of_pictures(recordings: Share | None, no_calls: Any) -> tuple[Share | None, 
     return Share(own, no_calls), Share(rows, recordings.total + no_calls)
 
 
-def part_of_mean(loss: Any, labels: Any) -> Any:
+def gathered(recordings: Share | None, value: Any) -> Any:
+    """The rows of all devices in the order of the batch; on one device the value itself."""
+    if recordings is None:
+        return value
+    # int8 cannot be sent between devices.
+    sent = tf.cast(value, tf.int32) if value.dtype == tf.int8 else value
+    return tf.cast(tf.distribute.get_replica_context().all_gather(sent, axis=0), value.dtype)
+
+
+def part_of_mean(loss: Any, labels: Any, weights: Any) -> Any:
     """This device's part of the mean loss over the entries that are known on all devices."""
-    known = tf.reduce_sum(tf.cast(labels >= 0, loss.dtype))
+    known = tf.reduce_sum(known_weights(labels, weights, loss.dtype))
     everywhere = tf.distribute.get_replica_context().all_reduce("SUM", known)
     return loss * tf.math.divide_no_nan(known, everywhere)

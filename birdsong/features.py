@@ -1,6 +1,7 @@
 """Decode recordings once, to the waveforms that training and serving share."""
 
 import contextlib
+import functools
 import hashlib
 import tempfile
 from collections import Counter
@@ -18,6 +19,8 @@ from birdsong.errors import BirdsongError, DataError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from birdsong import sources
 
 SPOOL_BYTES = 64 << 20
 """A recording with more samples than this goes through a file, so that memory stays flat."""
@@ -97,7 +100,8 @@ def featurize(
 
     The output is the same, byte for byte, for any number of workers. A recording that cannot be
     decoded, is silent or has other bytes than ingest saw is left out and listed with its reason
-    in `quarantine.parquet` of its artifact.
+    in `quarantine.parquet` of its artifact. Audio without birds stands among the development
+    windows as the part `no_call`, without a label.
 
     Args:
         recordings_path: Artifact of ingest.
@@ -106,21 +110,27 @@ def featurize(
         calibration_path: Where windows of calibration go.
         test_path: Where windows of test go.
         preview_path: Where the page goes.
-        config: Sample rate, seconds, encoding and how many bad recordings are borne.
+        config: Sample rate, seconds, encoding, how many bad recordings are borne, and where audio
+            without birds is.
         worker_count: Processes; by default one for each core, fewer where there is little to do.
 
     Returns:
         Windows and hours of each part, megabytes, and quarantined recordings.
 
     Raises:
-        DataError: The splits are of other recordings, or more than `config.max_bad_share` of the
-            recordings were quarantined; says how many for which reason.
+        DataError: The splits are of other recordings, there is no audio where audio without birds
+            should be, or more than `config.max_bad_share` of the recordings were quarantined; says
+            how many for which reason.
         BirdsongError: A worker process died.
     """
-    rows = _read_rows(recordings_path, splits_path)
+    tasks = [_Task(row) for row in _read_rows(recordings_path, splits_path)]
+    seconds = sum(min(task.row["seconds"], config.seconds) for task in tasks)
+    no_calls = _no_calls(config.no_call_source)
+    seconds += len(no_calls) * config.seconds
+    tasks += no_calls
+    rows = [task.row for task in tasks]
     classes = artifacts.read_json(Path(splits_path) / "classes.json")
     most_bad = config.max_bad_share * len(rows)
-    seconds = sum(min(row["seconds"], config.seconds) for row in rows)
     worthwhile = 1 + int(seconds // SECONDS_PER_WORKER)
     worker_count = worker_count or min(workers.count_cores(), worthwhile)
     inputs = {"recordings": recordings_path, "splits": splits_path}
@@ -138,8 +148,10 @@ def featurize(
             folder = stack.enter_context(artifacts.create(place, "features", config, inputs))
             writers[name] = shards.ShardWriter(folder, config)
             stack.callback(writers[name].close)
-        tasks = [_Task(row, Path(recordings_path), Path(spool), config) for row in rows]
-        decoded = workers.in_order(decode_recording, tasks, worker_count, describe=_name)
+        decode = functools.partial(
+            decode_recording, artifact=Path(recordings_path), spool=Path(spool), config=config
+        )
+        decoded = workers.in_order(decode, tasks, worker_count, describe=_name)
         reasons: Counter[str] = Counter()
         # Closed here, so that the workers end before an error goes on.
         with contextlib.closing(decoded):
@@ -153,7 +165,7 @@ def featurize(
                     if reasons.total() > most_bad:
                         raise DataError(_too_many(reasons, len(rows), row["id"], result, config))
                 else:
-                    columns = {name: row[name] for name in _COLUMNS}
+                    columns = {name: row[name] for name in _COLUMNS} | {"sha256": result.sha256}
                     writer.add(columns, result.windows, result.data)
         for writer in writers.values():
             writer.finish(classes)
@@ -165,16 +177,16 @@ def featurize(
     return _summarise(writers, config)
 
 
-_DEVELOPMENT = ("train", "validation")
+_DEVELOPMENT = ("train", "validation", "no_call")
 _COLUMNS = ("id", "sha256", "label", "secondary", "part", "group", "rating")
 
 
 @dataclass(frozen=True)
 class _Task:
+    """A row of the recordings; of audio without birds, which ingest has not seen, its file too."""
+
     row: Mapping[str, Any]
-    artifact: Path
-    spool: Path
-    config: FeatureConfig
+    file: "sources.File | None" = None
 
 
 @dataclass(frozen=True)
@@ -183,23 +195,28 @@ class _Decoded:
 
     windows: list[tuple[float, int, int]]
     data: bytes | Path = b""
+    sha256: str = ""
     reason: str = ""
 
 
-def decode_recording(task: _Task) -> _Decoded:
+def decode_recording(task: _Task, artifact: Path, spool: Path, config: FeatureConfig) -> _Decoded:
     """Read, check and decode one recording; what is wrong with it is returned, not raised."""
-    from birdsong import storage
+    from birdsong import sources, storage
 
     found: list[tuple[float, int, int]] = []
     blocks: list[bytes] = []
     held = 0
-    spooled = task.spool / hashlib.sha256(task.row["id"].encode()).hexdigest()
+    spooled = spool / hashlib.sha256(task.row["id"].encode()).hexdigest()
     try:
-        data = storage.read_recording(task.row, task.artifact)
-        if hashlib.sha256(data).hexdigest() != task.row["sha256"]:
+        if task.file:
+            data, _ = sources.read_file(task.file)
+        else:
+            data = storage.read_recording(task.row, artifact)
+        sha256 = hashlib.sha256(data).hexdigest()
+        if not task.file and sha256 != task.row["sha256"]:
             return _Decoded([], reason="changed since ingest: its bytes have another SHA-256")
-        for window in audio.windows(data, task.config):
-            block = shards.encode(window.samples, task.config)
+        for window in audio.windows(data, config):
+            block = shards.encode(window.samples, config)
             found.append((window.start_seconds, len(window.samples), len(block)))
             blocks.append(block)
             held += len(block)
@@ -214,8 +231,8 @@ def decode_recording(task: _Task) -> _Decoded:
         return _Decoded([], reason="silent: nothing but digital silence")
     if spooled.exists():
         _spill(spooled, blocks)
-        return _Decoded(found, spooled)
-    return _Decoded(found, b"".join(blocks))
+        return _Decoded(found, spooled, sha256)
+    return _Decoded(found, b"".join(blocks), sha256)
 
 
 def _spill(path: Path, blocks: list[bytes]) -> None:
@@ -226,6 +243,26 @@ def _spill(path: Path, blocks: list[bytes]) -> None:
 
 def _name(task: _Task) -> str:
     return str(task.row["id"])
+
+
+def _no_calls(source: str) -> list[_Task]:
+    """The audio files of a place without birds, by name."""
+    if not source:
+        return []
+    from birdsong import layouts, sources
+
+    files = [file for file in sources.list_files(source) if layouts.is_audio(file.path)]
+    usable = [file for file in files if not file.fault and not layouts.is_junk(file.path)]
+    if not usable:
+        raise DataError(
+            f"featurize: no_call_source {source} holds no audio. Give a folder, a zip, "
+            "s3://bucket/prefix or gs://bucket/prefix of recordings without birds, or none."
+        )
+    unlabelled = {"sha256": "", "label": "", "secondary": [], "group": "", "rating": None}
+    return [
+        _Task({"id": f"no_call/{file.path}", "part": "no_call", **unlabelled}, file)
+        for file in sorted(usable, key=lambda file: file.path)
+    ]
 
 
 def _read_rows(recordings_path: str | Path, splits_path: str | Path) -> list[dict[str, Any]]:
@@ -273,7 +310,8 @@ def _summarise(
         for row in writer.index:
             windows[row["part"]] += 1
             samples[row["part"]] += row["samples"]
-    parts = (*_DEVELOPMENT, "calibration", "test")
+    parts = ["train", "validation", "calibration", "test"]
+    parts += ["no_call"] if windows["no_call"] else []
     return {
         **{f"windows_{part}": float(windows[part]) for part in parts},
         **{f"hours_{part}": samples[part] / config.sample_rate / 3600 for part in parts},

@@ -53,7 +53,7 @@ def write_page(
         features: The development artifact.
         details: Rows of recordings.parquet by id: author, licence, seconds.
     """
-    index = features.index
+    index = features.index[features.index["part"] != "no_call"]
     first = index[index["window"] == 0]
     rows_of = {code: rows.index.tolist() for code, rows in first.groupby("label")}
     shown = [species for species in features.classes if species["code"] in rows_of]

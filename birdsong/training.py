@@ -108,16 +108,31 @@ class Trainer:
         best = weak_labels.best_frames(own, owner, tf.shape(batch.samples)[0])
         return tf.stop_gradient(tf.gather(frames, best))
 
+    def recordings(self, batch: Batch, seed: Any, share: augment.Share | None) -> tuple[Any, Any]:
+        """The best frames with all that is done to waveforms, and their labels."""
+        # The first five are those of `examples`.
+        seeds, config = tf.random.split(seed, 8), self.config
+        frames, labels = self.best_frames(batch, seeds[0], share), batch.labels
+        partners = tf.where(batch.paired[:, tf.newaxis], _waves(batch.partners), frames)
+        frames = augment.mix(frames, partners, seeds[1], share)
+        if config.mixup:
+            everyone = devices.gathered(share, frames), devices.gathered(share, labels)
+            frames, labels = augment.mixup(frames, labels, *everyone, config.mixup, seeds[5], share)
+        if config.background:
+            noise = _waves(batch.backgrounds)
+            frames = augment.add_background(frames, noise, batch.noisy, seeds[6], share)
+        if config.gain_db:
+            frames = augment.lower_gain(frames, config.gain_db, seeds[7], share)
+        return frames, labels
+
     def examples(
         self, batch: Batch, seed: Any, share: augment.Share | None = None
-    ) -> tuple[Any, Any]:
-        """Augmented pictures of the best frames and of frames without a bird, and their labels."""
+    ) -> tuple[Any, Any, Any]:
+        """Augmented pictures of the best frames and of frames without a bird, with their labels
+        and weights."""
         seeds = tf.random.split(seed, 5)
         config = self.front_end_config
-        frames = self.best_frames(batch, seeds[0], share)
-        partners = tf.cast(batch.partners, tf.float32) * (1 / weak_labels.FULL_SCALE)
-        partners = tf.where(batch.paired[:, tf.newaxis], partners, frames)
-        frames = augment.mix(frames, partners, seeds[1], share)
+        frames, labels = self.recordings(batch, seed, share)
         recordings = tf.cast(share.total if share else tf.shape(frames)[0], tf.float32)
         count = tf.cast(tf.math.ceil(augment.NO_CALL_SHARE * recordings), tf.int32)
         made, all_made = devices.of_pictures(share, count)
@@ -125,8 +140,9 @@ class Trainer:
         pictures = self.front_end(tf.concat([frames, silent], axis=0))
         pictures = augment.raise_floor(pictures, self.hyperparameters.reduce_db, seeds[3], all_made)
         pictures = augment.mask(pictures, self.masks, seeds[4], all_made)
-        absent = tf.zeros([tf.shape(silent)[0], tf.shape(batch.labels)[1]], batch.labels.dtype)
-        return pictures, tf.concat([batch.labels, absent], axis=0)
+        absent = tf.zeros([tf.shape(silent)[0], tf.shape(labels)[1]], labels.dtype)
+        weights = tf.concat([batch.weights, tf.ones([tf.shape(silent)[0]])], axis=0)
+        return pictures, tf.concat([labels, absent], axis=0), weights
 
     def place(self, batch: Batch) -> Any:
         """A batch of NumPy arrays as `step` takes it: tensors, on several devices shared out."""
@@ -140,12 +156,14 @@ class Trainer:
 
     def _step_of_one(self, batch: Batch, share: augment.Share | None, number: Any) -> Any:
         seed = tf.stack([tf.constant(self.config.seed % 2**31, tf.int32), number])
-        pictures, labels = self.examples(batch, seed, share)
+        pictures, labels, weights = self.examples(batch, seed, share)
         with tf.GradientTape() as tape:
             logits = self.network(pictures, training=True)
-            loss = weak_labels.crossentropy_modified(labels, logits, self.config.pos_weight)
+            loss = weak_labels.crossentropy_modified(
+                labels, logits, self.config.pos_weight, self.config.label_smoothing, weights
+            )
             if share:
-                loss = devices.part_of_mean(loss, labels)
+                loss = devices.part_of_mean(loss, labels, weights)
             scaled = self.optimizer.scale_loss(loss)
         variables = self.network.trainable_variables
         self.optimizer.apply(tape.gradient(scaled, variables), variables)
@@ -189,7 +207,14 @@ def fit(
         ConfigError, StorageError: The weights do not fit or cannot be had.
     """
     front_end = FRONT_ENDS[config.front_end]
-    windows = TrainingWindows(features, front_end.frame_samples, config.class_balance, config.seed)
+    windows = TrainingWindows(
+        features,
+        front_end.frame_samples,
+        config.class_balance,
+        config.seed,
+        config.background,
+        config.rating_weight,
+    )
     validation = Windows(features, "validation", front_end.frame_samples)
     steps = windows.steps(config.batch_size)
     trainer = Trainer(
@@ -242,7 +267,9 @@ def _run_epoch(
         logits = score_windows(trainer, validation)
         accuracy = recording_accuracy(validation, logits)
         validation_loss = float(
-            weak_labels.crossentropy_modified(validation.labels, logits, trainer.config.pos_weight)
+            weak_labels.crossentropy_modified(
+                validation.labels(), logits, trainer.config.pos_weight
+            )
         )
     rate = float(trainer.schedule(number * steps))
     return Epoch(number, loss, validation_loss, accuracy, rate, time.monotonic() - started)
@@ -252,7 +279,7 @@ def score_windows(trainer: Trainer, windows: Windows) -> NDArray[np.float32]:
     """Logits of windows, each the highest over its frames: float32, (windows, species)."""
     # Sorted by length, so that short ones are not padded to the longest.
     order = np.argsort(windows.samples, kind="stable")
-    out = np.empty(windows.labels.shape, np.float32)
+    out = np.empty((len(windows), len(windows.features.codes)), np.float32)
     parts = np.array_split(order, -(-len(order) // SCORED_TOGETHER))
     for positions, batch in zip(parts, read_ahead(map(windows.batch, parts)), strict=True):
         tensors = as_tensors(batch)
@@ -267,7 +294,7 @@ def recording_accuracy(windows: Windows, scores: NDArray[np.floating]) -> float:
     highest = np.full((len(numbers), scores.shape[1]), -np.inf)
     np.maximum.at(highest, owner, scores)
     labels = np.zeros((len(numbers), scores.shape[1]), np.int8)
-    labels[owner] = windows.labels
+    labels[owner] = windows.labels()
     return float(np.mean(weak_labels.multi_category_accuracy(labels, highest)))
 
 
@@ -351,6 +378,11 @@ def _settings(
         "front_end": FRONT_ENDS[config.front_end].model_dump(mode="json"),
         "features": features.model_dump(mode="json"),
     }
+
+
+def _waves(samples: Any) -> Any:
+    """Stored samples as float32 in [-1, 1]."""
+    return tf.cast(samples, tf.float32) * (1 / weak_labels.FULL_SCALE)
 
 
 def as_tensors(batch: Batch) -> Batch:

@@ -75,21 +75,42 @@ def recording_scores(scores: Any, owner: Any, recordings: Any) -> Any:
     return tf.math.unsorted_segment_max(scores, owner, recordings)
 
 
-def crossentropy_modified(labels: Any, logits: Any, pos_weight: float = 1.0) -> Any:
+def crossentropy_modified(
+    labels: Any,
+    logits: Any,
+    pos_weight: float = 1.0,
+    smoothing: float = 0.0,
+    weights: Any = None,
+) -> Any:
     """Sigmoid cross-entropy over the species that are known to be present or absent.
 
     Args:
         labels: 1, -1 or 0 as above, shape (recordings, species).
         logits: The network's output before the sigmoid, the same shape.
         pos_weight: Weight of positives.
+        smoothing: Targets are 1 - smoothing for a species that is there, plus smoothing / species
+            for every species.
+        weights: Weight of each recording, shape (recordings,); None for equal ones.
 
     Returns:
-        Mean over all entries that are not -1, a scalar; 0 where there is none.
+        Weighted mean over all entries that are not -1, a scalar; 0 where there is none.
     """
-    known = tf.cast(labels >= 0, logits.dtype)
+    known = known_weights(labels, weights, logits.dtype)
     present = tf.cast(labels > 0, logits.dtype)
+    if smoothing:
+        share = smoothing / tf.cast(tf.shape(labels)[1], logits.dtype)
+        present = present * (1 - smoothing) + share
     each = tf.nn.weighted_cross_entropy_with_logits(present, logits, pos_weight)
     return tf.math.divide_no_nan(tf.reduce_sum(known * each), tf.reduce_sum(known))
+
+
+def known_weights(labels: Any, weights: Any, dtype: Any) -> Any:
+    """What each entry counts in the loss: its recording's weight, 0 where it is not known.
+
+    Args and shapes as in `crossentropy_modified`.
+    """
+    known = tf.cast(labels >= 0, dtype)
+    return known if weights is None else known * tf.cast(weights, dtype)[:, tf.newaxis]
 
 
 def multi_category_accuracy(labels: Any, scores: Any) -> Any:

@@ -16,6 +16,7 @@ def featurize(
     metrics: Output[Metrics],
     seconds: float = 60.0,
     encoding: str = "pcm",
+    no_call_source: str = "",
     max_bad_share: float = 0.05,
 ) -> None:
     """Decode recordings to the waveforms that training and serving share.
@@ -25,6 +26,7 @@ def featurize(
         splits: Output of split.
         seconds: Most seconds that are kept of one recording, in windows of up to 60 s.
         encoding: How shards store the 16-bit samples, pcm or flac.
+        no_call_source: Folder, zip or bucket of audio without birds, for background; or empty.
         max_bad_share: Share of quarantined recordings above which the stage fails, 0 to 1.
 
     Returns:
@@ -37,7 +39,12 @@ def featurize(
     from birdsong import features as library
     from birdsong.config import FeatureConfig
 
-    config = FeatureConfig(seconds=seconds, encoding=encoding, max_bad_share=max_bad_share)
+    config = FeatureConfig(
+        seconds=seconds,
+        encoding=encoding,
+        max_bad_share=max_bad_share,
+        no_call_source=no_call_source,
+    )
     summary = library.featurize(
         recordings.path,
         splits.path,

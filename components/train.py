@@ -21,6 +21,11 @@ def train(
     batch_size: int = 32,
     pos_weight: float = 1.0,
     class_balance: float = 0.0,
+    mixup: float = 0.0,
+    background: float = 0.0,
+    gain_db: float = 0.0,
+    label_smoothing: float = 0.0,
+    rating_weight: float = 0.0,
     precision: str = "float32",
     devices: int = 1,
     registry: str = "",
@@ -40,6 +45,11 @@ def train(
         batch_size: Recordings of one training step.
         pos_weight: Weight of positives in the loss.
         class_balance: 0 for every recording equally often, 1 for every species equally often.
+        mixup: Share of examples mixed with any other one, their labels joined, 0 to 1.
+        background: Share of examples that get background noise, 0 to 1.
+        gain_db: Most by which an example is made quieter, dB.
+        label_smoothing: Taken from the target of a species that is there, 0 to 0.5.
+        rating_weight: How much a recording's rating weighs in the loss, 0 to 1.
         precision: float32, mixed_bfloat16 or mixed_float16 (faster on GPUs with tensor cores).
         devices: GPUs of one host that share each training step.
         registry: MLflow's address, where models:/NAME/VERSION is looked up.
@@ -63,6 +73,11 @@ def train(
         batch_size=batch_size,
         pos_weight=pos_weight,
         class_balance=class_balance,
+        mixup=mixup,
+        background=background,
+        gain_db=gain_db,
+        label_smoothing=label_smoothing,
+        rating_weight=rating_weight,
         precision=precision,
         devices=devices,
         registry=registry,

@@ -19,7 +19,7 @@ class Take:
     """One recording of one or more windows.
 
     Attributes:
-        label, secondary, group, part: As in the index.
+        label, secondary, group, part, rating: As in the index.
         windows: int16 samples of each.
     """
 
@@ -28,6 +28,7 @@ class Take:
     secondary: tuple[str, ...] = ()
     group: str = ""
     part: str = "test"
+    rating: float | None = None
 
 
 def song(hertz: float, seconds: float, seed: int = 0, noise: float = 0.05) -> np.ndarray:
@@ -53,7 +54,7 @@ def write_features(path: Path, codes: Sequence[str], takes: Sequence[Take]) -> F
                     "secondary": list(take.secondary),
                     "part": take.part,
                     "group": take.group or f"group {number}",
-                    "rating": None,
+                    "rating": take.rating,
                 },
                 [
                     (60.0 * place, len(window), len(blob))

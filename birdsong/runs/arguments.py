@@ -43,7 +43,7 @@ def resolve(
         )
     values = graph.defaults(ir) | config.PROFILES[profile]
     values |= ({"source": source} if source else {}) | given
-    values["source"] = place(str(values["source"]))
+    values |= places(values)
     if not values["registry"]:
         from birdsong.registry import default_registry
 
@@ -93,32 +93,47 @@ def parse_value(name: str, text: str, kind: type) -> Any:
     return text
 
 
-def place(source: str) -> str:
-    """A local source as an absolute path that exists; others as they are."""
+def places(values: Mapping[str, Any]) -> dict[str, str]:
+    """The values that name sources, local ones as absolute paths that exist.
+
+    Raises:
+        ConfigError: One cannot be read.
+    """
+    names = [name for name in ("source", "no_call_source") if values.get(name)]
+    return {name: place(str(values[name]), name) for name in names}
+
+
+def place(source: str, name: str = "source") -> str:
+    """A local source as an absolute path that exists; others as they are.
+
+    Args:
+        source: What was given.
+        name: The parameter, for errors.
+    """
     if source.startswith(REMOTE):
         if not source.split("://", 1)[1].strip("/"):
             raise ConfigError(
-                f"source {source}: name a bucket, as in {source.split(':')[0]}://b/p."
+                f"{name} {source}: name a bucket, as in {source.split(':')[0]}://b/p."
             )
         return source
-    if source.startswith("demo:"):
+    if source.startswith("demo:") and name == "source":
         from birdsong import demo_data
 
         demo_data.parse(source)
         return source
     if "://" in source and not source.startswith("file://"):
         raise ConfigError(
-            f"source {source}: not a place that can be read. Give a folder, a zip, "
+            f"{name} {source}: not a place that can be read. Give a folder, a zip, "
             "s3://bucket/prefix, gs://bucket/prefix or demo:."
         )
     path = Path(source.removeprefix("file://")).expanduser().resolve()
     if not path.exists():
         raise ConfigError(
-            f"source {path}: there is nothing. Give a folder, a zip, s3://bucket/prefix, "
+            f"{name} {path}: there is nothing. Give a folder, a zip, s3://bucket/prefix, "
             "gs://bucket/prefix, or demo: for generated songs."
         )
     if path.is_file() and path.suffix.lower() != ".zip":
-        raise ConfigError(f"source {path}: a single file must be a .zip; else give its folder.")
+        raise ConfigError(f"{name} {path}: a single file must be a .zip; else give its folder.")
     return str(path)
 
 

@@ -76,8 +76,7 @@ def values_of(parent: Run, ir: graph.Ir, settings: Iterable[str]) -> dict[str, A
     known = graph.parameter_types(ir)
     recorded = {name: value for name, value in parent.arguments.items() if name in known}
     changed = dict(arguments.parse_setting(known, text) for text in settings)
-    if "source" in changed:
-        changed["source"] = arguments.place(str(changed["source"]))
+    changed |= arguments.places(changed)
     values = graph.with_defaults(ir, recorded | changed)
     arguments.check(values)
     return values

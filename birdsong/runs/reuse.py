@@ -146,16 +146,24 @@ def _damage(name: str, value: Mapping[str, Any]) -> str | None:
 # --- what lies outside --------------------------------------------------------------------------
 
 
+_PLACES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("source", ("demo:",)),
+    ("no_call_source", ()),
+    ("weights", ("imagenet", "none")),
+)
+"""Inputs of steps that name places, and the beginnings of values that do not."""
+
+
 def outside(values: Mapping[str, Any]) -> str | None:
     """What the places hold that inputs of a step name, cheaply; None where that cannot be told.
 
-    Only the inputs `source` and `weights` name places. A local folder is known by the names, sizes
+    Only the inputs in `_PLACES` name places. A local folder is known by the names, sizes
     and times of its files, a file by its size and time; generated songs by the code. A bucket may
     hold other bytes under the same name and size, so a step that reads one always runs; if it
     finds the same, the steps after it are reused all the same.
     """
     found = []
-    for name, plain in (("source", ("demo:",)), ("weights", ("imagenet", "none"))):
+    for name, plain in _PLACES:
         text = values.get(name)
         if not isinstance(text, str) or not text or text.startswith(plain):
             continue

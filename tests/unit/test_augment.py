@@ -104,6 +104,72 @@ def test_a_mix_is_a_weighted_sum_with_its_own_weight_in_each_example() -> None:
     assert weights.mean() == pytest.approx(0.75, abs=0.02)
 
 
+LABELS = np.array([[1, 0, 0, -1], [0, 1, -1, 0], [-1, -1, 1, 0]], np.int8)
+
+
+def test_mixup_joins_the_labels_of_two_different_frames() -> None:
+    frames = np.diag([0.9, -0.6, 0.3]).astype(np.float32)
+    for number in range(8):
+        mixed, labels = (
+            value.numpy()
+            for value in augment.mixup(frames, LABELS, frames, LABELS, 1.0, seed(number))
+        )
+        met = []
+        for row in range(3):
+            own = mixed[row, row] / frames[row, row]
+            (other,) = set(np.flatnonzero(mixed[row])) - {row}
+            assert augment.MIXUP_WEIGHTS[0] <= own <= augment.MIXUP_WEIGHTS[1]
+            assert mixed[row, other] == pytest.approx((1 - own) * frames[other, other], rel=1e-5)
+            # Present in either is present; unknown in either and present in none is unknown.
+            expected = [
+                1 if 1 in pair else min(pair)
+                for pair in zip(LABELS[row].tolist(), LABELS[other].tolist(), strict=True)
+            ]
+            assert labels[row].tolist() == expected
+            met.append(other)
+        assert sorted(met) == [0, 1, 2]
+
+
+def test_mixup_takes_the_share_it_is_told_and_a_lone_frame_stays() -> None:
+    frames = np.eye(400, dtype=np.float32)
+    labels = np.eye(400, dtype=np.int8)
+    mixed, joined = augment.mixup(frames, labels, frames, labels, 0.25, seed(0))
+    changed = (mixed.numpy() != frames).any(axis=1)
+    assert changed.mean() == pytest.approx(0.25, abs=0.07)
+    assert np.array_equal(joined.numpy().sum(axis=1) == 2, changed)
+    alone, kept = augment.mixup(frames[:1], labels[:1], frames[:1], labels[:1], 1.0, seed(0))
+    np.testing.assert_allclose(alone, frames[:1], rtol=1e-6)
+    assert np.array_equal(kept, labels[:1])
+
+
+def test_background_stands_below_the_frame_and_silence_adds_and_gets_nothing() -> None:
+    random = np.random.default_rng(1)
+    frames = (random.normal(size=(300, 2000)) * 0.1).clip(-1, 1).astype(np.float32)
+    noise = (random.normal(size=(300, 2000)) * 0.001).astype(np.float32)
+    frames[0], noise[1] = 0, 0
+    noisy = np.arange(300) % 3 != 2
+    found = augment.add_background(frames, noise, noisy, seed(4)).numpy()
+    assert np.array_equal(found[~noisy], frames[~noisy])
+    assert np.array_equal(found[:2], frames[:2])
+    added = (found - frames)[noisy][2:]
+    above = 10 * np.log10((frames[noisy][2:] ** 2).mean(axis=1) / (added**2).mean(axis=1))
+    low, high = augment.BACKGROUND_DB
+    assert low - 0.1 < above.min() < low + 2
+    assert high - 2 < above.max() < high + 0.1
+    loud = np.ones((20, 50), np.float32)
+    assert augment.add_background(loud, loud, np.ones(20, bool), seed(5)).numpy().max() <= 1
+
+
+def test_gain_only_lowers_and_by_no_more_than_it_is_told() -> None:
+    frames = np.full((400, 3), -0.8, np.float32)
+    lowered = augment.lower_gain(frames, 12.0, seed(6)).numpy()
+    decibels = 20 * np.log10(frames[:, 0] / lowered[:, 0])
+    assert np.ptp(lowered, axis=1).max() == 0
+    assert 0 <= decibels.min() < 0.3
+    assert 11.7 < decibels.max() <= 12.001
+    assert decibels.mean() == pytest.approx(6, abs=0.6)
+
+
 def test_frames_without_a_bird_are_finite_at_many_levels_and_partly_silent() -> None:
     frames = augment.no_calls(96, FRAME, 22_050, seed(4)).numpy()
     peaks = np.abs(frames).max(axis=1)
@@ -125,6 +191,9 @@ def test_the_same_seed_draws_the_same_and_another_step_draws_anew() -> None:
         lambda s: augment.no_calls(2, FRAME, 22_050, s),
         lambda s: augment.raise_floor(pictures, 0.5, s),
         lambda s: augment.random_starts(tf.fill([8], 5 * FRAME), FRAME, s),
+        lambda s: augment.lower_gain(tf.ones([4, 3]), 6.0, s),
+        lambda s: augment.mixup(tf.eye(8), tf.eye(8), tf.eye(8), tf.eye(8), 0.7, s)[0],
+        lambda s: augment.add_background(tf.eye(4), tf.ones([4, 4]), tf.fill([4], True), s),
     ):
         assert np.array_equal(draw(seed(5)), draw(seed(5)))
         assert not np.array_equal(draw(seed(5)), draw(seed(6)))

@@ -214,8 +214,41 @@ def test_a_killed_worker_fails_the_stage_and_leaves_nothing(tmp_path, songs, mon
     assert set(folder.iterdir()) == before
 
 
-def die(task: object) -> None:
+def die(task: object, **settings: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_audio_without_birds_stands_beside_the_recordings_for_training(tmp_path, songs):
+    folder = make_stages(tmp_path, songs)
+    place = tmp_path / "wind"
+    (place / "deep").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    (place / "deep/gale.wav").write_bytes(make_file(random.normal(size=32_000 * 7) * 0.1))
+    (place / "breeze.wav").write_bytes(make_file(random.normal(size=32_000 * 3) * 0.01))
+    (place / "broken.wav").write_bytes(b"no")
+    (place / "notes.txt").write_text("not audio")
+    without = run(folder, out="without")
+    summary = run(folder, FeatureConfig(no_call_source=str(place), max_bad_share=0.5))
+    assert "windows_no_call" not in without
+    assert summary["windows_no_call"] == 2
+    development = FeatureSet(folder / "development")
+    index = development.index[development.index["part"] == "no_call"]
+    assert index["id"].tolist() == ["no_call/breeze.wav", "no_call/deep/gale.wav"]
+    assert set(index["label"]) == {""}
+    assert index["samples"].tolist() == pytest.approx([3 * 22_050, 7 * 22_050], abs=3)
+    assert all(len(name) == 64 for name in index["sha256"])
+    quarantine = pq.read_table(folder / "development/quarantine.parquet").to_pylist()
+    assert [row["id"] for row in quarantine] == ["no_call/broken.wav"]
+    for name in ("calibration", "test"):
+        assert "no_call" not in set(FeatureSet(folder / name).index["part"])
+    assert "no_call" not in (folder / "preview.html").read_text()
+
+
+def test_a_place_without_audio_is_an_error_that_says_what_to_give(tmp_path, songs):
+    folder = make_stages(tmp_path, songs)
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(DataError, match=r"no_call_source .*nothing holds no audio"):
+        run(folder, FeatureConfig(no_call_source=str(tmp_path / "nothing")))
 
 
 def test_parts_without_recordings_are_valid_artifacts(tmp_path, songs):

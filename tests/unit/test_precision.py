@@ -39,7 +39,7 @@ def losses(development: FeatureSet, precision: str) -> list[float]:
     windows = TrainingWindows(development, FRAME, 0.0, 1)
     (batch, _) = windows.epoch(1, 8)
     tensors = training.as_tensors(batch)
-    pictures, _ = trainer.examples(tensors, tf.constant([0, 1]))
+    pictures, *_ = trainer.examples(tensors, tf.constant([0, 1]))
     logits = trainer.network(pictures, training=True)
     assert (pictures.dtype, logits.dtype) == (tf.float32, tf.float32)
     inner = trainer.network.layers[1].output.dtype

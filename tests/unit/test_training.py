@@ -13,7 +13,7 @@ from birdsong.config import FRONT_ENDS, Hyperparameters, TrainConfig
 from birdsong.errors import ConfigError, DataError
 from birdsong.features import FeatureSet
 from birdsong.scoring import Scorer
-from birdsong.training_data import TrainingWindows, Windows, label_matrix, read_ahead
+from birdsong.training_data import Batch, TrainingWindows, Windows, quietest_frame, read_ahead
 
 FRAME = 110_250
 CODES = ["low", "middle", "high"]
@@ -296,9 +296,104 @@ def test_class_balance_evens_out_the_species(tmp_path: Path) -> None:
     assert 0.15 < share(0.5) < 0.35
 
 
-def test_a_species_that_is_primary_and_secondary_is_primary() -> None:
-    labels = label_matrix(np.array([1, 0]), [[1, 2], []], 3)
-    assert labels.tolist() == [[0, 1, -1], [1, 0, 0]]
+def test_a_species_that_is_primary_and_secondary_is_primary(tmp_path: Path) -> None:
+    beep = np.full(50, 9, np.int16)
+    found = [
+        Take("middle", [beep], ("middle", "high", "elsewhere")),
+        Take("low", [beep, beep]),
+        Take("high", [beep], ("middle", "low")),
+    ]
+    windows = Windows(write_features(tmp_path / "f", CODES, found), "test", FRAME)
+    whole = [[0, 1, -1], [1, 0, 0], [1, 0, 0], [-1, -1, 1]]
+    assert windows.labels().tolist() == whole
+    assert windows.labels([3, 0, 3]).tolist() == [whole[3], whole[0], whole[3]]
+
+
+def test_background_is_a_quiet_frame_of_another_species(tmp_path: Path) -> None:
+    loud, soft = np.full(FRAME, 20_000, np.int16), np.full(FRAME, 300, np.int16)
+    even = Take("high", [np.full(3 * FRAME, 9_000, np.int16)], part="train")
+    changing = Take("low", [np.concatenate([loud, soft, loud])], part="train")
+    features = write_features(tmp_path / "f", ["low", "high"], [even, changing])
+    windows = TrainingWindows(features, FRAME, 0.0, seed=0, background=1.0)
+    heard = 0
+    for number in range(12):
+        (batch,) = windows.epoch(number, 16)
+        low, high = (int(np.flatnonzero(batch.primary == n)[0]) for n in (0, 1))
+        # The other recording has no frame that is quieter than the rest.
+        assert not batch.noisy[low]
+        if batch.noisy[high]:
+            heard += 1
+            assert set(batch.backgrounds[high]) == {300}
+    assert 0 < heard < 12  # at times it met itself, whose own song is no background
+
+
+def test_given_audio_without_birds_is_the_background(tmp_path: Path) -> None:
+    song_ = np.full(2 * FRAME, 9_000, np.int16)
+    takes_ = [Take("low", [song_], part="train"), Take("", [song_ // 9], part="no_call")]
+    features = write_features(tmp_path / "f", ["low"], takes_)
+    windows = TrainingWindows(features, FRAME, 0.0, seed=0, background=0.5)
+    drawn = [batch for number in range(60) for batch in windows.epoch(number, 16)]
+    assert 15 < sum(int(batch.noisy[0]) for batch in drawn) < 45
+    assert all(set(batch.backgrounds[0]) == {1000} for batch in drawn if batch.noisy[0])
+
+
+def test_the_quietest_frame_is_whole_and_none_where_all_are_alike() -> None:
+    rising = np.repeat(np.array([8_000, 100, 4_000], np.int16), FRAME)
+    found = quietest_frame(np.concatenate([rising, [0, 0, 0]]).astype(np.int16), FRAME)
+    assert found is not None
+    assert set(found) == {100}
+    assert quietest_frame(np.full(4 * FRAME, -5, np.int16), FRAME) is None
+    assert quietest_frame(np.zeros(3 * FRAME, np.int16), FRAME) is not None  # silence is quiet
+    assert quietest_frame(np.full(FRAME - 1, 5, np.int16), FRAME) is None
+    full_scale = np.repeat(np.array([-32_768, 32_767], np.int16), FRAME)
+    assert quietest_frame(full_scale, FRAME) is None
+
+
+def test_a_better_rating_weighs_more_and_none_weighs_as_the_middle(tmp_path: Path) -> None:
+    beep = np.full(50, 9, np.int16)
+    ratings = [5.0, 0.0, None, 1.0, 3.0]
+    found = [Take("low", [beep], part="train", rating=rating) for rating in ratings]
+    features = write_features(tmp_path / "f", ["low"], found)
+    weighing = TrainingWindows(features, FRAME, 0.0, 0, rating_weight=1.0)
+    np.testing.assert_allclose(weighing.worth, [1.0, 0.6, 0.6, 0.2, 0.6], rtol=1e-6)
+    half = TrainingWindows(features, FRAME, 0.0, 0, rating_weight=0.5)
+    np.testing.assert_allclose(half.worth, [1.0, 0.8, 0.8, 0.6, 0.8], rtol=1e-6)
+    (batch,) = half.epoch(1, 8)
+    assert sorted(batch.weights) == sorted(half.worth)
+    assert set(TrainingWindows(features, FRAME, 0.0, 0).worth) == {1.0}
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [
+        {"mixup": 1.0},
+        {"background": 1.0},
+        {"gain_db": 20.0},
+        {"label_smoothing": 0.1},
+        {"rating_weight": 1.0},
+    ],
+    ids=lambda switch: next(iter(switch)),
+)
+def test_each_switch_changes_what_is_learnt_and_the_seed_still_decides_it(
+    development: FeatureSet, switch: dict[str, float]
+) -> None:
+    batch = next(TrainingWindows(development, FRAME, 0.0, 1).epoch(1, 8))
+    count = len(batch.samples)
+    backgrounds = np.random.default_rng(0).integers(-9000, 9000, (count, FRAME)).astype(np.int16)
+    worth = np.linspace(0.2, 1, count, dtype=np.float32) if "rating_weight" in switch else 1
+    changed = batch._replace(
+        backgrounds=backgrounds, noisy=np.ones(count, bool), weights=batch.weights * worth
+    )
+
+    def loss(config: TrainConfig, batch: Batch) -> float:
+        trainer = training.Trainer(config, VALUES, CODES, 22_050, 10)
+        return float(trainer.step(training.as_tensors(batch), 3))
+
+    config = SETTINGS.model_copy(update=switch)
+    on = loss(config, changed)
+    assert np.isfinite(on)
+    assert on == loss(config, changed)
+    assert on != loss(SETTINGS, batch)
 
 
 def test_a_recording_counts_once_by_the_best_of_its_windows(tmp_path: Path) -> None:

@@ -19,14 +19,23 @@ def padded(windows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return waveforms, np.array([len(window) for window in windows], np.int32)
 
 
-def slow_loss(labels: np.ndarray, logits: np.ndarray, pos_weight: float) -> float:
-    total, count = 0.0, 0
-    for label, logit in zip(labels.ravel(), logits.ravel(), strict=True):
-        if label < 0:
-            continue
-        p = 1 / (1 + np.exp(-np.float64(logit)))
-        total -= pos_weight * np.log(p) if label else np.log(1 - p)
-        count += 1
+def slow_loss(
+    labels: np.ndarray,
+    logits: np.ndarray,
+    pos_weight: float,
+    smoothing: float = 0.0,
+    weights: np.ndarray | None = None,
+) -> float:
+    total, count = 0.0, 0.0
+    for row in range(len(labels)):
+        weight = 1.0 if weights is None else float(weights[row])
+        for label, logit in zip(labels[row], logits[row], strict=True):
+            if label < 0:
+                continue
+            p = 1 / (1 + np.exp(-np.float64(logit)))
+            target = (1 - smoothing) * label + smoothing / labels.shape[1]
+            total -= weight * (pos_weight * target * np.log(p) + (1 - target) * np.log(1 - p))
+            count += weight
     return total / count if count else 0.0
 
 
@@ -75,6 +84,19 @@ def test_the_loss_is_that_of_plain_numpy(pos_weight: float) -> None:
     logits = random.normal(size=(9, 7)).astype(np.float32) * 4
     loss = weak_labels.crossentropy_modified(labels, logits, pos_weight)
     assert float(loss) == pytest.approx(slow_loss(labels, logits, pos_weight), rel=1e-5)
+
+
+def test_a_weighted_and_smoothed_loss_is_that_of_plain_numpy() -> None:
+    random = np.random.default_rng(2)
+    labels = random.choice([0, 0, 0, 1, -1], (9, 7)).astype(np.int8)
+    labels[4] = -1
+    logits = random.normal(size=(9, 7)).astype(np.float32) * 4
+    weights = random.uniform(0.2, 1, 9).astype(np.float32)
+    weights[2] = 0
+    loss = weak_labels.crossentropy_modified(labels, logits, 2.0, 0.1, weights)
+    assert float(loss) == pytest.approx(slow_loss(labels, logits, 2.0, 0.1, weights), rel=1e-5)
+    nothing = weak_labels.crossentropy_modified(labels, logits, weights=np.zeros(9, np.float32))
+    assert float(nothing) == 0
 
 
 def test_secondary_species_change_neither_loss_nor_gradient() -> None:
