@@ -258,7 +258,13 @@ def _no_calls(source: str) -> list[_Task]:
             f"featurize: no_call_source {source} holds no audio. Give a folder, a zip, "
             "s3://bucket/prefix or gs://bucket/prefix of recordings without birds, or none."
         )
-    unlabelled = {"sha256": "", "label": "", "secondary": [], "group": "", "rating": None}
+    unlabelled: dict[str, Any] = {
+        "sha256": "",
+        "label": "",
+        "secondary": [],
+        "group": "",
+        "rating": None,
+    }
     return [
         _Task({"id": f"no_call/{file.path}", "part": "no_call", **unlabelled}, file)
         for file in sorted(usable, key=lambda file: file.path)

@@ -256,7 +256,8 @@ def quietest_frame(samples: NDArray[np.int16], frame_samples: int) -> NDArray[np
     power = np.square(frames[:, ::8], dtype=np.float32).mean(axis=1)
     if not count or power.min() > power.max() * 10 ** (-QUIET_DB / 10):
         return None
-    return frames[int(power.argmin())]
+    quietest: NDArray[np.int16] = frames[int(power.argmin())]
+    return quietest
 
 
 def read_ahead(batches: Iterator[Batch], count: int = BATCHES_AHEAD) -> Iterator[Batch]:
