@@ -30,6 +30,7 @@ from birdsong.config import (
 from birdsong.features import FeatureSet
 from birdsong.training_data import Windows
 
+REAL = Path(__file__).parents[2] / "../shared/data/birds_real"
 SEED = 20_21
 DRAWS = 2_000
 
@@ -37,8 +38,7 @@ DRAWS = 2_000
 def main() -> None:
     """Run the folds that are not done yet and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = Path(__file__).parents[2] / "../shared/data/birds_real"
-    parser.add_argument("--source", default=str(default), help="a source as ingest takes it")
+    parser.add_argument("--source", default=str(REAL), help="a source as ingest takes it")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "birdsong-cv")
     parser.add_argument("--folds", type=int, default=5)
     given = parser.parse_args()

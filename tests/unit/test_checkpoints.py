@@ -15,7 +15,16 @@ from birdsong.features import FeatureSet
 
 CODES = ["low", "high"]
 CONFIG = TrainConfig(
-    backbone="tiny", weights="none", front_end="small", epochs=4, batch_size=4, seed=2
+    backbone="tiny",
+    weights="none",
+    front_end="small",
+    epochs=4,
+    batch_size=4,
+    seed=2,
+    # All that draws anew in each step.
+    mixup=0.5,
+    background=0.5,
+    gain_db=6.0,
 )
 VALUES = Hyperparameters(learning_rate=3e-3, dropout=0.4)
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,6 +69,7 @@ def development(tmp_path_factory: pytest.TempPathFactory) -> FeatureSet:
         for code, hertz in (("low", 700.0), ("high", 5000.0))
         for n in range(6)
     ]
+    takes.append(Take("", [song(150.0, 9, noise=1.0)], part="no_call"))
     return write_features(tmp_path_factory.mktemp("made") / "development", CODES, takes)
 
 
