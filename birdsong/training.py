@@ -15,6 +15,7 @@ from birdsong.config import FRONT_ENDS, FeatureConfig, Hyperparameters, TrainCon
 from birdsong.errors import ConfigError, DataError
 from birdsong.features import FeatureSet
 from birdsong.frontend_graph import FrontEnd
+from birdsong.hyperparameters import read as read_hyperparameters
 from birdsong.model import export, in_float32, start_network
 from birdsong.tensorflow_setup import keras, tf
 from birdsong.training_data import Batch, TrainingWindows, Windows, read_ahead
@@ -328,10 +329,7 @@ def train(
     """
     started = time.monotonic()
     features = FeatureSet(development_path)
-    artifacts.read_spec(hyperparameters_path, "hyperparameters")
-    hyperparameters = Hyperparameters(
-        **artifacts.read_json(Path(hyperparameters_path) / "hyperparameters.json")
-    )
+    hyperparameters, config = read_hyperparameters(hyperparameters_path, config)
     fitted = fit(features, hyperparameters, config, checkpoints=folder_beside(model_path))
     plain = baseline.fit(features, features.select("train"))
     front_end = FRONT_ENDS[config.front_end]
