@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from birdsong.runs.record import Recorder, Run, State, Step, now
+from birdsong.runs.record import Run, State, Step, now
+from birdsong.runs.recorder import Recorder
 
 STEPS = ("ingest", "train", "evaluate-threshold")
 

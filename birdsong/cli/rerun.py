@@ -31,6 +31,13 @@ RunName = Annotated[
 def resume(
     run: RunName,
     dry_run: DryRun = False,
+    machine_is_gone: Annotated[
+        bool,
+        typer.Option(
+            "--machine-is-gone",
+            help="Go on with a run that says it is at work on another machine: that one is gone.",
+        ),
+    ] = False,
     runner: RunnerOption = None,
     step_timeout: StepTimeout = None,
     step_memory: StepMemory = None,
@@ -55,6 +62,8 @@ def resume(
 
     given = limits(step_timeout, step_memory)
     parent = record.find(runs, run)
+    if machine_is_gone and record.is_elsewhere(parent):
+        record.bury(parent)
     if parent.state == record.State.SUCCEEDED:
         typer.echo(f"Run {parent.id} has {parent.state}: there is nothing to do.")
         return 0

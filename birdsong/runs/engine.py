@@ -15,7 +15,8 @@ from typing import Any, Protocol
 from birdsong.errors import BirdsongError, DataError
 from birdsong.progress import Update
 from birdsong.runs import code, graph, leftovers, lint, retries, reuse, runners, seams, watchdog
-from birdsong.runs.record import Recorder, Run, State, Step, now
+from birdsong.runs.record import Run, State, Step, now
+from birdsong.runs.recorder import Recorder
 from birdsong.runs.signals import Cancel, Cancelled
 from birdsong.runs.step_process import Limits, explain
 

@@ -12,21 +12,17 @@ from one that works.
     RUNS/<id>/pages/              the HTML among it, under names that browsers open
 """
 
-import contextlib
 import datetime
 import json
 import re
-import secrets
-import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from birdsong import artifacts
 from birdsong.errors import ConfigError, DataError
-from birdsong.runs import headline, processes
+from birdsong.runs import headline, moved, processes
 
 RECORD = "run.json"
 PIPELINE = "pipeline.json"
@@ -34,8 +30,6 @@ SCHEMA_VERSION = 1
 
 ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 """What the id of a run looks like; it is the name of its folder."""
-
-_STAMP = "%Y%m%d-%H%M%S"
 
 
 class State(StrEnum):
@@ -149,116 +143,6 @@ def seconds_between(started: str | None, ended: str | None) -> float | None:
     return round(max(passed.total_seconds(), 0.0), 3)
 
 
-class Recorder:
-    """Writes the record of the run that this process executes."""
-
-    def __init__(
-        self,
-        runs: str | Path,
-        pipeline: Mapping[str, Any],
-        arguments: Mapping[str, Any],
-        steps: Mapping[str, Step],
-        **more: Any,
-    ) -> None:
-        """Create the run's folder and its first record.
-
-        Args:
-            runs: Folder of all runs; made if absent.
-            pipeline: The compiled pipeline.
-            arguments: Value of each parameter of the pipeline.
-            steps: The steps that may run, in order.
-            **more: Further fields of `Run`.
-
-        Raises:
-            StorageError: The folder cannot be written.
-        """
-        folder = _make_folder(Path(runs).absolute())
-        (folder / "logs").mkdir()
-        (folder / "artifacts").mkdir()
-        artifacts.write_json(folder / PIPELINE, dict(pipeline), durable=True)
-        own = processes.current()
-        self.run = Run(
-            id=folder.name,
-            pipeline=pipeline["pipelineInfo"]["name"],
-            folder=folder,
-            arguments=dict(arguments),
-            started=now(),
-            host=own.host,
-            pid=own.pid,
-            process_started=own.started,
-            steps=dict(steps),
-            **more,
-        )
-        self._lock = threading.RLock()
-        self.save()
-
-    def save(self) -> None:
-        """Replace the record on disk."""
-        with self._lock:
-            artifacts.write_json(self.run.folder / RECORD, self.run.as_json(), durable=True)
-
-    def update(self, step: str, **changes: Any) -> Step:
-        """Change fields of a step and save; an unknown step (of a loop) is added."""
-        with self._lock:
-            entry = self.run.steps.setdefault(step, Step(name=step))
-            for name, value in changes.items():
-                setattr(entry, name, value)
-            entry.seconds = seconds_between(entry.started, entry.ended)
-            self.save()
-            return entry
-
-    def finish(self, state: State, error: str | None = None) -> None:
-        """Close the record: steps that never started are skipped, open ones are cancelled."""
-        with self._lock:
-            for entry in self.run.steps.values():
-                if entry.state == State.PENDING:
-                    entry.state = State.SKIPPED
-                elif entry.state == State.RUNNING:
-                    entry.state, entry.ended = State.CANCELLED, now()
-                    entry.seconds = seconds_between(entry.started, entry.ended)
-            self.run.state, self.run.error, self.run.ended = state, error, now()
-            self.run.seconds = seconds_between(self.run.started, self.run.ended)
-            self.save()
-
-
-def _make_folder(runs: Path) -> Path:
-    from birdsong.errors import StorageError
-
-    try:
-        runs.mkdir(parents=True, exist_ok=True)
-        while True:
-            folder = runs / _next_id(runs)
-            try:
-                folder.mkdir()
-                return folder
-            except FileExistsError:
-                continue  # another run that starts at this moment drew the same digits
-    except OSError as error:
-        raise StorageError(
-            f"The runs folder {runs} cannot be written ({error.strerror}). "
-            "Choose another one with --runs."
-        ) from error
-
-
-def _next_id(runs: Path) -> str:
-    """The time and four digits; after all that are there, also those of the same second.
-
-    Where the clock was set back by less than a day (the end of summer time), the last one's time
-    is taken on, so that the order of names stays the order of runs.
-    """
-    moment = datetime.datetime.now().replace(microsecond=0)
-    digits = secrets.randbelow(0x8000)
-    newest = max((place.name for place in runs.iterdir() if ID.fullmatch(place.name)), default="")
-    if newest[:15] >= moment.strftime(_STAMP):
-        with contextlib.suppress(ValueError):  # a name that only looks like a time
-            last = datetime.datetime.strptime(newest[:15], _STAMP)
-            if last - moment < datetime.timedelta(days=1):
-                moment, digits = last, int(newest[16:], 16) + 1 + secrets.randbelow(16)
-    if digits > 0xFFFF:
-        moment, digits = moment + datetime.timedelta(seconds=1), secrets.randbelow(0x8000)
-    return f"{moment.strftime(_STAMP)}-{digits:04x}"
-
-
 def read(folder: str | Path) -> Run:
     """Read the record of one run; a run whose engine is gone is given as DIED.
 
@@ -268,6 +152,7 @@ def read(folder: str | Path) -> Run:
     place = Path(folder)
     try:
         document = json.loads((place / RECORD).read_text())
+        moved.follow(document, place.absolute())
         if document.pop("schema_version") != SCHEMA_VERSION:
             raise DataError(
                 f"{place / RECORD} was written by another version of birdsong. "
@@ -289,15 +174,25 @@ def read(folder: str | Path) -> Run:
         raise DataError(f"{place} is not a run: it has no {RECORD}.") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{place / RECORD} cannot be read ({error}).") from error
-    if run.state == State.RUNNING and not _engine_lives(run):
-        run.state = State.DIED
-        run.error = "The process of the run ended without a word (killed, or the machine stopped)."
-        for step in run.steps.values():
-            if step.state == State.RUNNING:
-                step.state, step.error = State.DIED, "It was running when the run died."
-            elif step.state == State.PENDING:
-                step.state = State.SKIPPED
+    if run.state == State.RUNNING and not _engine_lives(run, document.get("folder")):
+        bury(run)
     return run
+
+
+def is_elsewhere(run: Run) -> bool:
+    """Whether a run says that it is at work on another machine, of which nothing is known here."""
+    return run.state == State.RUNNING and run.host != processes.current().host
+
+
+def bury(run: Run) -> None:
+    """Take a run that says RUNNING for one whose engine is gone."""
+    run.state = State.DIED
+    run.error = "The process of the run ended without a word (killed, or the machine stopped)."
+    for step in run.steps.values():
+        if step.state == State.RUNNING:
+            step.state, step.error = State.DIED, "It was running when the run died."
+        elif step.state == State.PENDING:
+            step.state = State.SKIPPED
 
 
 def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -305,9 +200,11 @@ def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in names}
 
 
-def _engine_lives(run: Run) -> bool:
+def _engine_lives(run: Run, folder: str | None) -> bool:
     if run.pid is None or run.host != processes.current().host:
         return True  # another machine's run: nothing here can tell
+    if folder and Path(folder).is_dir() and not run.folder.samefile(folder):
+        return False  # a copy: the engine, if it lives, writes to the original
     return processes.lives(run.pid, run.process_started)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from birdsong.errors import ConfigError, DataError
-from birdsong.runs import arguments, code, graph, resolved, reuse
+from birdsong.runs import arguments, code, graph, record, resolved, reuse
 from birdsong.runs.record import Run, State, Step
 
 RUNS, REUSED, LEFT_OUT = "runs", "reused", "left out"
@@ -114,7 +114,8 @@ def rerun(
     reached = resolved.parameters(ir)
     changed = [n for n, v in plan.values.items() if parent.arguments.get(n, _ABSENT) != v]
     for step in graph.steps(ir):
-        touched = [name for name in changed if name in reached.get(step, set())]
+        known = reached.get(step, set())
+        touched = [n for n in changed if n in known and reuse.matters(n, known, plan.values)]
         if touched:
             chosen[step] = f"{', '.join(touched)} changed"
     if from_step is not None:
@@ -175,6 +176,11 @@ def only(parent: Run, ir: graph.Ir, asked: str, settings: Iterable[str] = ()) ->
 
 
 def _refuse_running(parent: Run, what: str) -> None:
+    if record.is_elsewhere(parent):
+        raise ConfigError(
+            f"Run {parent.id} is at work on {parent.host or 'another machine'}; end it there. If "
+            f"that machine is gone: resume {parent.id} --machine-is-gone"
+        )
     if parent.state == State.RUNNING:
         raise ConfigError(
             f"Run {parent.id} is at work; wait for it, or end it with: stop {parent.id}. "

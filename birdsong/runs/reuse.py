@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -288,6 +288,7 @@ class Keys:
         place = outside(values)
         if place is None:
             return None
+        values = {n: v for n, v in values.items() if matters(n, values, values)}
         container = self._container(component)
         document = {
             "version": _VERSION,
@@ -326,6 +327,21 @@ class Keys:
         executors = self._ir.get("deploymentSpec", {}).get("executors", {})
         found: Mapping[str, Any] = executors.get(label, {}).get("container", {})
         return found
+
+
+def matters(name: str, names: Iterable[str], values: Mapping[str, Any]) -> bool:
+    """Whether an input can change what its step makes.
+
+    tune and train look up weights in the registry only where these are named models:/NAME/VERSION.
+
+    Args:
+        name: Of the input.
+        names: Of all inputs of its step.
+        values: Of the inputs, or of the parameters of the pipeline.
+    """
+    if name != "registry" or "weights" not in names:
+        return True
+    return str(values.get("weights", "")).startswith("models:/")
 
 
 def _typed(value: Any, kind: str) -> Any:

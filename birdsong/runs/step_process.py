@@ -1,5 +1,6 @@
 """The process of one step: its environment, its log, its progress, its memory and its end."""
 
+import errno
 import os
 import re
 import selectors
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from birdsong import progress
+from birdsong.errors import ConfigError
 from birdsong.runs import code, processes
 from birdsong.runs.signals import Cancel
 
@@ -83,6 +85,14 @@ class StepProcess:
                 env=_environment(environment, mark, self._scratch),
                 start_new_session=True,
             )
+        except OSError as error:
+            self._close()
+            if error.errno == errno.E2BIG:
+                raise ConfigError(
+                    "Its inputs are too long for a command line (about 128 kB in all). Pass long "
+                    "ones as an artifact."
+                ) from None
+            raise
         except BaseException:
             self._close()
             raise

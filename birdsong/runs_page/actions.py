@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from birdsong.errors import ConfigError
+from birdsong.errors import ConfigError, StorageError
 from birdsong.runs import leftovers
 from birdsong.runs.record import Run
 
@@ -93,9 +93,15 @@ def start(line: list[str], runs: Path) -> tuple[int | None, str]:
     """
     _reap()
     folder = runs / leftovers.PAGE
-    folder.mkdir(exist_ok=True)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     log = folder / f"{stamp}-{secrets.token_hex(2)}.log"
+    try:
+        folder.mkdir(exist_ok=True)
+        log.touch()
+    except OSError as error:
+        raise StorageError(
+            f"{folder} cannot be written ({error.strerror}), so nothing was started."
+        ) from error
     with log.open("wb") as file:
         child = subprocess.Popen(
             line,

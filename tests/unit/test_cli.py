@@ -19,7 +19,8 @@ import yaml
 from birdsong import config
 from birdsong.cli import doctor, main, run
 from birdsong.runs import plan, record
-from birdsong.runs.record import Recorder, State, Step
+from birdsong.runs.record import State, Step
+from birdsong.runs.recorder import Recorder
 
 ROOT = Path(__file__).resolve().parents[2]
 

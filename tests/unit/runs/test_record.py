@@ -11,7 +11,8 @@ import pytest
 
 from birdsong.errors import ConfigError, DataError
 from birdsong.runs import processes, record
-from birdsong.runs.record import Recorder, State, Step
+from birdsong.runs.record import State, Step
+from birdsong.runs.recorder import Recorder
 
 IR = {"pipelineInfo": {"name": "p"}, "root": {}}
 

@@ -184,3 +184,35 @@ def test_records_from_before_there_were_keys_are_read_and_can_be_resumed(tmp_pat
     assert rerun.resume(old, graph.as_ir(choosing)).runs == []
     again = engine.execute(choosing, {}, tmp_path, cache=True)
     assert again.steps["last"].state == State.SUCCEEDED
+
+
+@pytest.mark.parametrize("component", ["comp-tune", "comp-train"])
+@pytest.mark.parametrize(
+    ("weights", "same"), [("none", True), ("imagenet", True), ("models:/birdsong/1", False)]
+)
+def test_another_registry_matters_only_where_weights_are_looked_up_in_it(
+    component: str, weights: str, same: bool
+) -> None:
+    from pipeline import birdsong
+
+    keys = reuse.Keys(graph.as_ir(birdsong), {})
+    first, second = (
+        keys.key(component, {"weights": {"value": weights}, "registry": {"value": registry}})
+        for registry in ("sqlite:///a.db", "sqlite:///b.db")
+    )
+    # With weights from a registry there is no key at all: what it holds cannot be told cheaply.
+    assert (first is not None) is same
+    assert first == second
+
+
+def test_a_rerun_with_another_registry_does_not_train_again(tmp_path: Path) -> None:
+    from pipeline import birdsong
+
+    ir = graph.as_ir(birdsong)
+    values = graph.with_defaults(ir, {"weights": "none", "registry": "sqlite:///a.db"})
+    steps = graph.steps(ir)
+    for step in steps.values():
+        step.state = State.SUCCEEDED
+    run = record.Run("a", "birdsong", tmp_path, values, State.SUCCEEDED, steps=steps)
+    plan = rerun.rerun(run, ir, settings=["registry=sqlite:///b.db"])
+    assert plan.runs == ["register", "deploy"]
