@@ -6,6 +6,7 @@ The file is written also when tests fail, and says so; it is committed by whoeve
 import datetime
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -53,6 +54,7 @@ def page(report: Path, commit: str, load: tuple[float, ...]) -> str:
         "Written by `tests/long.py`, also when tests fail.",
         "",
         f"- {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC, commit {commit}",
+        f"- {shlex.join(['pytest', '-m', 'slow', *sys.argv[1:]])}",
         f"- {machine()}; load of the last 15 minutes {load[2]:.1f}",
         f"- {len(cases)} tests in {seconds / 60:.1f} min: {len(cases) - bad - skipped} passed, "
         f"{bad} failed, {skipped} skipped",
