@@ -26,8 +26,8 @@ def deploy(
         metrics: Golden recordings that agreed, the largest difference and the seconds.
     """
     from birdsong import deployment as library
+    from birdsong import shown
     from birdsong.config import DeployConfig
 
     config = DeployConfig(target=target, tolerance=tolerance)
-    for name, value in library.deploy(version.path, endpoint.path, config).items():
-        metrics.log_metric(name, value)
+    shown.log_metrics(metrics, library.deploy(version.path, endpoint.path, config))

@@ -54,6 +54,7 @@ def evaluate_threshold(
         metrics: Accuracy on test with its interval, beside the baseline.
     """
     from birdsong import evaluation as library
+    from birdsong import shown
     from birdsong.config import EvaluateConfig
 
     result = library.evaluate_threshold(
@@ -71,7 +72,9 @@ def evaluate_threshold(
             seed=evaluate_seed,
         ),
     )
-    for name, value in result.metrics.items():
-        metrics.log_metric(name, value)
-    curves.log_roc_curve(result.roc_fpr, result.roc_tpr, result.roc_thresholds)
-    curves.log_confusion_matrix(result.confusion_labels, result.confusion_matrix)
+    shown.log_metrics(metrics, result.metrics)
+    shown.log_curves(
+        curves,
+        (result.roc_fpr, result.roc_tpr, result.roc_thresholds),
+        (result.confusion_labels, result.confusion_matrix),
+    )

@@ -37,6 +37,7 @@ def featurize(
         metrics: Windows and hours in each part, bytes, and quarantined recordings.
     """
     from birdsong import features as library
+    from birdsong import shown
     from birdsong.config import FeatureConfig
 
     config = FeatureConfig(
@@ -54,5 +55,4 @@ def featurize(
         preview.path,
         config,
     )
-    for name, value in summary.items():
-        metrics.log_metric(name, value)
+    shown.log_metrics(metrics, summary)

@@ -30,10 +30,10 @@ def ingest(
         metrics: Counts of recordings, species, hours and problems.
     """
     from birdsong import recordings as library
+    from birdsong import shown
     from birdsong.config import IngestConfig
 
     config = IngestConfig(
         source=source, layout=layout, max_bad_share=max_bad_share, snapshot=snapshot
     )
-    for name, value in library.ingest(recordings.path, audit.path, config).items():
-        metrics.log_metric(name, value)
+    shown.log_metrics(metrics, library.ingest(recordings.path, audit.path, config))

@@ -34,9 +34,9 @@ def register(
         metrics: The version's number and whether it was accepted.
     """
     from birdsong import registry as library
+    from birdsong import shown
     from birdsong.config import RegisterConfig
 
     config = RegisterConfig(model_name=model_name, gate=gate, registry=registry, seed=register_seed)
     summary = library.register(model.path, thresholds.path, evaluation.path, version.path, config)
-    for name, value in summary.items():
-        metrics.log_metric(name, value)
+    shown.log_metrics(metrics, summary)

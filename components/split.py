@@ -35,6 +35,7 @@ def split(
         leaks: What was kept together by what, and what could still leak.
         metrics: Recordings in each part, groups and species without a full set of parts.
     """
+    from birdsong import shown
     from birdsong import splits as library
     from birdsong.config import SplitConfig
 
@@ -46,5 +47,4 @@ def split(
         group_by=group_by,
         split_column=split_column,
     )
-    for name, value in library.split(recordings.path, splits.path, leaks.path, config).items():
-        metrics.log_metric(name, value)
+    shown.log_metrics(metrics, library.split(recordings.path, splits.path, leaks.path, config))

@@ -60,6 +60,7 @@ def train(
         history: Curves of the training.
         metrics: Validation accuracy of the network and of the baseline, best epoch, seconds.
     """
+    from birdsong import shown
     from birdsong import training as library
     from birdsong.config import TrainConfig
 
@@ -86,5 +87,4 @@ def train(
     summary = library.train(
         development.path, hyperparameters.path, model.path, history.path, config
     )
-    for name, value in summary.items():
-        metrics.log_metric(name, value)
+    shown.log_metrics(metrics, summary)

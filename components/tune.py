@@ -76,6 +76,7 @@ def tune(
         metrics: Trials finished, pruned and failed, and the best validation accuracy.
     """
     from birdsong import search as library
+    from birdsong import shown
     from birdsong.config import Hyperparameters, TrainConfig, TuneConfig
 
     summary = library.tune(
@@ -109,5 +110,4 @@ def tune(
             dropout=dropout,
         ),
     )
-    for name, value in summary.items():
-        metrics.log_metric(name, value)
+    shown.log_metrics(metrics, summary)
