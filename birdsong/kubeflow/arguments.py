@@ -11,6 +11,9 @@ from birdsong.runs import arguments, graph
 MLFLOW_IN_CLUSTER = "http://mlflow.kubeflow:5000"
 """Address of the server of `k8s/overlays/mlflow`, as pods see it."""
 
+PLACES = ("source", "no_call_source")
+"""Parameters that name recordings."""
+
 
 def resolve(
     ir: graph.Ir,
@@ -56,7 +59,9 @@ def resolve(
         values = graph.defaults(ir) | taken | given
         profile = profile or profile_of(values)
     values["registry"] = values["registry"] or cluster.registry
-    values["source"] = _place("source", str(values["source"]), cluster)
+    for name in PLACES:
+        if values[name]:
+            values[name] = _place(name, str(values[name]), cluster)
     _check(values, cluster)
     return graph.with_defaults(ir, values), profile
 
@@ -73,7 +78,7 @@ def profile_of(values: Mapping[str, Any]) -> str:
 def _place(name: str, place: str, cluster: ClusterSettings) -> str:
     """A source as a pod sees it: an address, or a path in a mounted claim."""
     if place.startswith((*arguments.REMOTE, "demo:")):
-        return arguments.place(place)
+        return arguments.place(place, name)
     path = place.removeprefix("file://")
     if any(mount.holds(path) for mount in cluster.mounts):
         return path

@@ -228,6 +228,7 @@ def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(
         (("--set", "registry="), "registry is empty"),
         (("--source", "/home/me/birds"), "no pod sees this machine's files"),
         (("--source", "birds"), "no pod sees this machine's files"),
+        (("--set", "no_call_source=/home/me/wind"), "no_call_source /home/me/wind: no pod sees"),
         (("--set", "weights=/home/me/best.h5"), "weights /home/me/best.h5: no pod sees"),
         (("--set", "devices=2"), "devices is 2, but tune asks for 0 GPUs"),
         (("--set", "epoch=2"), "Did you mean epochs?"),

@@ -36,7 +36,7 @@ def changed(tree: Path, file: str) -> set[str]:
         ("birdsong/runs/engine.py", set()),
         ("birdsong/serving/server.py", {"cloud", "serve"}),  # deploy starts it, by name
         ("birdsong/serving/answers.py", {"cloud", "serve"}),
-        ("birdsong/layouts.py", {"data"}),
+        ("birdsong/ledger.py", {"data"}),
         ("birdsong/training.py", {"train"}),
         ("birdsong/deployment.py", {"cloud"}),
         ("birdsong/errors.py", {"data", "train", "cloud", "serve"}),
@@ -63,7 +63,7 @@ def test_the_fingerprint_does_not_depend_on_where_the_code_lies(tree: Path) -> N
 
 def test_a_new_import_inside_of_a_function_counts(tree: Path) -> None:
     (tree / "birdsong" / "new.py").write_text("x = 1\n")
-    place = tree / "birdsong" / "layouts.py"
+    place = tree / "birdsong" / "ledger.py"
     place.write_text(place.read_text() + "\n\ndef late():\n    from . import new\n")
     assert tree / "birdsong" / "new.py" in image_files("data", tree)
     assert changed(tree, "birdsong/new.py") == {"data"}

@@ -24,7 +24,7 @@ def as_kfp_sends_it(metadata: dict[str, Any]) -> dict[str, Any]:
 
 def test_the_message_of_kfp_takes_no_numbers_that_are_not_finite() -> None:
     for value in (math.nan, math.inf):
-        with pytest.raises(ValueError, match="Fail to serialize|could not be"):
+        with pytest.raises(ValueError, match="Fail to serialize"):
             as_kfp_sends_it({"value": value})
 
 
