@@ -17,7 +17,11 @@ from birdsong.errors import ConfigError
 HOME = Path("/tmp")  # noqa: S108  # the one writable place in an image
 """Home of whoever runs in an image, see docker/Dockerfile."""
 
-READS = {"data": ("source",), "train": ("weights", "registry"), "cloud": ("registry", "target")}
+READS = {
+    "data": ("source", "no_call_source"),
+    "train": ("weights", "registry"),
+    "cloud": ("registry", "target"),
+}
 """Image target to the parameters that name what its stages talk to."""
 
 _PROXY = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
@@ -55,7 +59,7 @@ def mounts(values: Mapping[str, Any], runs: Path) -> list[Mount]:
     """
     here = runs.absolute()
     found = {here: Mount(here, here, writable=True)}
-    for name in ("source", "weights"):
+    for name in ("source", "no_call_source", "weights"):
         place = _local(str(values.get(name) or ""))
         if place is not None and here not in (place, *place.parents):
             found[place] = Mount(place, place)
@@ -82,17 +86,21 @@ def refuse_links(values: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: Names the first one.
     """
-    source = _local(str(values.get("source") or ""))
-    if source is None or not source.is_dir():
-        return
+    for name in ("source", "no_call_source"):
+        source = _local(str(values.get(name) or ""))
+        if source is not None and source.is_dir():
+            _refuse_links_in(name, source)
+
+
+def _refuse_links_in(parameter: str, source: Path) -> None:
     for folder, folders, files in os.walk(source):
         for name in (*folders, *files):
             place = Path(folder, name)
             if place.is_symlink() and source.resolve() not in place.resolve().parents:
                 raise ConfigError(
-                    f"source: {place} is a link to {place.resolve()}, outside of the folder, which "
-                    "a container would not see. Give the folder that holds both, copy the files, "
-                    "or take --runner subprocess."
+                    f"{parameter}: {place} is a link to {place.resolve()}, outside of the folder, "
+                    "which a container would not see. Give the folder that holds both, copy the "
+                    "files, or take --runner subprocess."
                 )
 
 
