@@ -69,6 +69,7 @@ def birdsong(
     confidence: float = 0.95,
     min_positives: int = 5,
     golden: int = 8,
+    frame_labels: str = "",
     model_name: str = "birdsong",
     gate: str = "baseline",
     registry: str = "",
@@ -120,6 +121,7 @@ def birdsong(
         confidence: How sure a species' own threshold keeps that rate, 0 to 1; 0: on average only.
         min_positives: Fewest positive calibration windows for a threshold of its own.
         golden: Recordings that travel with the model as a check of what is served.
+        frame_labels: Table of labelled 5-second frames, its recordings beside it; empty for none.
         model_name: Name in the registry.
         gate: none, baseline or champion: what a model must pass to be offered for deployment.
         registry: MLflow's address; on one machine `run` fills in a file in the runs folder.
@@ -203,6 +205,7 @@ def birdsong(
         confidence=confidence,
         min_positives=min_positives,
         golden=golden,
+        frame_labels=frame_labels,
         evaluate_seed=seed,
     )
     registered = register(

@@ -297,6 +297,11 @@ class EvaluateConfig(Settings):
     golden: int = Field(
         default=8, ge=1, le=100, description="Recordings that travel with the model as a check"
     )
+    frame_labels: str = Field(
+        default="",
+        description="Table of labelled 5-second frames with its recordings beside it, in the form "
+        "of BirdCLEF 2021's train_soundscape_labels.csv; empty: none",
+    )
     seed: int = Field(default=0, ge=0, description="Seed of the bootstrap")
 
 

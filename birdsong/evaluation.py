@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from birdsong import artifacts, audio, baseline, calibration, metrics, report, thresholds
+from birdsong import (
+    artifacts,
+    audio,
+    baseline,
+    calibration,
+    metrics,
+    report,
+    soundscapes,
+    thresholds,
+)
 from birdsong.config import EvaluateConfig
 from birdsong.errors import DataError
 from birdsong.scoring import Scorer, score_windows
@@ -65,7 +74,8 @@ def evaluate_threshold(
         The figures that the DAG shows.
 
     Raises:
-        DataError: Model and features do not belong together, or a recording is in both parts.
+        DataError: Model and features do not belong together, a recording is in both parts, or the
+            labelled frames do not fit their recordings.
     """
     from birdsong.features import FeatureSet
 
@@ -105,7 +115,14 @@ def evaluate_threshold(
         )
 
     recordings = by_recording(tested)
-    figures = summarise(calibrated, tested, codes, chosen, rival, corrected, config)
+    figures = summarise(calibrated, tested, codes, chosen, rival, corrected, config, fresh.training)
+    if config.frame_labels:
+        figures["per_frame"] = soundscapes.measure(
+            scorer,
+            Path(config.frame_labels).expanduser(),
+            thresholds.as_array(chosen, codes),
+            config.seed,
+        )
     golden = pick_golden(calibrated.index, config.golden)
     with artifacts.create(
         evaluation_path,

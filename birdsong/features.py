@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from birdsong import artifacts, audio, progress, shards, workers
+from birdsong import artifacts, audio, data_effects, progress, shards, workers
 from birdsong.config import FeatureConfig
 from birdsong.errors import BirdsongError, DataError
 
@@ -64,6 +64,12 @@ class FeatureSet:
     def _places(self) -> list[tuple[str, int, int]]:
         columns = (self.index[name].tolist() for name in ("shard", "offset", "size"))
         return list(zip(*columns, strict=True))
+
+    @property
+    def training(self) -> dict[str, dict[str, float | None]]:
+        """What the train part holds of each species: recordings, minutes, groups, mean rating."""
+        found: dict[str, dict[str, float | None]] = artifacts.read_json(self.path / "training.json")
+        return found
 
     @property
     def codes(self) -> list[str]:
@@ -167,8 +173,11 @@ def featurize(
                 else:
                     columns = {name: row[name] for name in _COLUMNS} | {"sha256": result.sha256}
                     writer.add(columns, result.windows, result.data)
+        training = data_effects.count_training(
+            writers["development"].index, [one["code"] for one in classes], config.sample_rate
+        )
         for writer in writers.values():
-            writer.finish(classes)
+            writer.finish(classes, training)
 
     from birdsong import preview
 

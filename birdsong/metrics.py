@@ -115,6 +115,7 @@ class Figures:
         self._right = correct(self.scores, self.labels)
         self._right3 = correct(self.scores, self.labels, 3)
         self._precision = _reciprocal_rank(self.scores, self.labels)
+        self._ranked = (self.labels == 1).any(axis=1).astype(np.float32)
         with np.errstate(invalid="ignore"):
             heard = self.scores > self.thresholds
         self._hit = (heard & (self.labels == 1)).astype(np.float32)
@@ -140,7 +141,7 @@ class Figures:
                 "top3_accuracy": weights @ self._right3 / total,
                 "macro_auc": _mean(auc),
                 "cmap": _mean(precision),
-                "map": weights @ self._precision / total,
+                "map": weights @ self._precision / (weights @ self._ranked).astype(np.float64),
                 "macro_f1": _mean(f1),
             }
 
@@ -341,14 +342,15 @@ def confusion(
 def _reciprocal_rank(scores: Scores, labels: Labels) -> Floats:
     """Average precision of each unit's ranking: 1 / rank of its species, secondary ones left out.
 
-    Of equal scores the species itself comes last: a tie is not a find.
+    Of equal scores the species itself comes last: a tie is not a find. 0 where nothing is known
+    to be there: such units are left out of the mean.
     """
     if not len(labels):
         return np.zeros(0, np.float32)
     primary = labels.argmax(axis=1)
     mine = scores[np.arange(len(scores)), primary][:, None]
     rank: Floats = ((scores >= mine) & (labels >= 0)).sum(axis=1).astype(np.float32)
-    return 1 / rank
+    return np.where(labels[np.arange(len(labels)), primary] == 1, 1 / np.maximum(rank, 1), 0)
 
 
 def _mean(values: Floats) -> Floats:

@@ -41,7 +41,7 @@ _PAGE = ENVIRONMENT.from_string("""<!doctype html>
   --back: #ffffff; --panel: #f5f7fa; --accent: #2b6cb0; --second: #c05621; --faint: #9aa5b1;
   --bad: #b83232; --good: #2f855a; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e7eb; --soft: #9fb3c8; --line: #33414f;
-  --back: #14191f; --panel: #1d252e; --accent: #63a4e8; --second: #f0945a; --faint: #627384;
+  --back: #14191f; --panel: #1d252e; --accent: #63a4e8; --second: #f0945a; --faint: #74869a;
   --bad: #f28b82; --good: #68c99a; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem; max-width: 72rem; color: var(--ink);

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
-from birdsong import pages, report_pictures
+from birdsong import data_effects, pages, report_pictures, report_species
 from birdsong.calibration import Calibration, Reliability
-from birdsong.report_words import interval, limits, many, meaning, percent, points
+from birdsong.report_words import about_frames, interval, limits, many, meaning, percent, points
 
 NAMES = {
     "accuracy": "Accuracy: the top species is labelled",
@@ -22,6 +22,12 @@ NAMES = {
     "macro_f1": "F1 at the thresholds, mean over species",
 }
 
+FRAME_NAMES = {
+    "row_f1": "Row-wise F1, mean over frames (BirdCLEF 2021's measure)",
+    "f1": "F1 over all pairs of frame and species",
+    "cmap": "Average precision, mean over species (cmAP)",
+}
+
 _STYLE = Markup("""<style>
 .cards .card { flex: 1 1 10rem; } .words { max-width: 46rem; padding-left: 1.25rem; }
 .words li { margin: .35rem 0; }
@@ -30,10 +36,13 @@ _STYLE = Markup("""<style>
 .pictures figure, .confusion figure { margin: 0; }
 .confusion { margin-top: 1.5rem; }
 figcaption { color: var(--soft); font-size: .9rem; }
-#species td:first-child { min-width: 9rem; } #species td { white-space: nowrap; }
+#species td:first-child { min-width: 9rem; } #species td.number { white-space: nowrap; }
+#species td:nth-child(9) { min-width: 7.5rem; }
+figure.wide { margin: 1rem 0; overflow-x: auto; } figure.wide svg { min-width: 44rem; }
 #species th, #species td { padding: .3rem .4rem; }
-:is(#figures, #window-figures) :is(th, td) { white-space: normal; padding: .3rem .4rem; }
-:is(#figures, #window-figures) small { white-space: nowrap; }
+:is(#figures, #window-figures, #frame-figures) :is(th, td) { white-space: normal;
+  padding: .3rem .4rem; }
+:is(#figures, #window-figures, #frame-figures) small { white-space: nowrap; }
 .confusion figcaption { max-width: calc(100vw - 3rem); }
 .errors { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr));
   gap: 1rem; }
@@ -117,16 +126,27 @@ def write_report(path: str | Path, findings: Findings) -> None:
                 "stands beside its copy, which lifts average precision; that is taken off again."
             ),
             _figures(findings.metrics, "recording", "figures"),
-            _figures(findings.metrics["per_window"], "window", "window-figures"),
+            pages.paragraph(
+                "Each test recording is one window, so its figures per window are the same."
+            )
+            if counts["test_windows"] == counts["test_recordings"]
+            else _figures(findings.metrics["per_window"], "window", "window-figures"),
         ]
+    if frames := findings.metrics.get("per_frame"):
+        parts += [pages.heading("Frame by frame"), _list(about_frames(frames)), _frames(frames)]
     parts += [
         pages.heading("Species by species"),
         pages.paragraph(findings.thresholds["note"]),
         pages.paragraph(findings.thresholds["promise"]),
-        _species(findings, names),
+        report_species.table(findings.metrics, findings.thresholds, findings.classes, names),
     ]
     if counts["test_recordings"]:
-        parts += [pages.heading("Pictures"), _pictures(findings, names)]
+        parts += [
+            pages.heading("What the training data had, and what it did to the scores"),
+            _data(findings.metrics["per_species"], names),
+            pages.heading("Pictures"),
+            _pictures(findings, names),
+        ]
         parts += [pages.heading("The worst errors"), _errors(findings.errors, names)]
     parts += [pages.heading("What to keep in mind"), _list(limits(findings.metrics))]
     pages.write(path, "How well the birds are told apart", lead, parts)
@@ -165,22 +185,12 @@ def _headline(metrics: Mapping[str, Any]) -> Markup:
 
 
 def _figures(metrics: Mapping[str, Any], unit: str, name: str) -> Markup:
-    def cell(figure: Mapping[str, float | None], sign: str = "") -> Markup | str:
-        if figure["value"] is None:
-            return "–"
-        text = f"{figure['value']:{sign}.3f}"
-        if figure["low"] is None or figure["high"] is None:
-            return text
-        return Markup(
-            "{}<small>{:{sign}.3f} to {:{sign}.3f}</small>".replace("{sign}", sign)
-        ).format(text, figure["low"], figure["high"])
-
     rows = [
         (
             label,
-            cell(metrics["network"][figure]),
-            cell(metrics["baseline"][figure]),
-            cell(metrics["difference"][figure], "+"),
+            _with_interval(metrics["network"][figure]),
+            _with_interval(metrics["baseline"][figure]),
+            _with_interval(metrics["difference"][figure], "+"),
         )
         for figure, label in NAMES.items()
     ]
@@ -192,79 +202,45 @@ def _figures(metrics: Mapping[str, Any], unit: str, name: str) -> Markup:
     )
 
 
-def _species(findings: Findings, names: Mapping[str, str]) -> Markup:
-    heads = (
-        "Species",
-        "In test",
-        "In calibration",
-        "Right, network",
-        "Right, baseline",
-        "AUC, network",
-        "AUC, baseline",
-        "Threshold",
-        "How chosen",
-        "False alarms on test",
-        "Found on test",
-    )
-    scientific = {one["code"]: one.get("scientific_name") or "" for one in findings.classes}
-    rows = []
-    for code, found in findings.metrics["per_species"].items():
-        chosen = findings.thresholds["species"][code]
-        threshold = chosen["threshold"]
-        rows.append(
-            (
-                Markup("{}<small><i>{}</i> {}</small>").format(names[code], scientific[code], code),
-                found["test_recordings"],
-                found["calibration_recordings"],
-                _cell(found["network_accuracy"], percent(found["network_accuracy"])),
-                _cell(found["baseline_accuracy"], percent(found["baseline_accuracy"])),
-                _cell(found["network_auc"], _decimal(found["network_auc"])),
-                _cell(found["baseline_auc"], _decimal(found["baseline_auc"])),
-                _cell(threshold, "–" if threshold is None else f"{threshold:.3g}"),
-                Markup("{}<small>{}</small>").format(
-                    chosen["how"], _promised(chosen, findings.thresholds)
-                ),
-                _share(found["false_positive_rate"]),
-                _share(found["recall"]),
-            )
+def _frames(frames: Mapping[str, Any]) -> Markup:
+    rows = [
+        (
+            label,
+            _with_interval(frames["network"][figure]),
+            _with_interval(frames["silence"][figure]) if figure in frames["silence"] else "",
         )
-    search = pages.filter_field("species", "Find a species")
-    told = pages.paragraph(
-        "Click a heading to sort. The first two columns count recordings. A species is reported "
-        "where its score is above its threshold, in windows of up to 60 s; small print is the "
-        "95 % interval."
-    )
-    return (
-        told
-        + search
-        + pages.table(heads, rows, (1, 2, 3, 4, 5, 6, 7, 9, 10), "species", sorts=True)
+        for figure, label in FRAME_NAMES.items()
+    ]
+    return pages.table(
+        ("per frame, with 95 % interval by recording", "network", "never reporting a bird"),
+        rows,
+        numbers=(1, 2),
+        name="frame-figures",
     )
 
 
-def _promised(chosen: Mapping[str, Any], thresholds: Mapping[str, Any]) -> str:
-    """What a species' threshold promises, or the smallest rate that its groups allow."""
-    if chosen["how"] == "own":
-        return f"promises {percent(thresholds['target_fpr'], 1)}"
-    if chosen["smallest_rate"] > thresholds["target_fpr"]:
-        return f"cannot be promised; {percent(chosen['smallest_rate'], 1)} could"
-    return str(chosen["reason"])
-
-
-def _decimal(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
-
-
-def _cell(value: float | None, text: str) -> Markup:
-    """Text that sorts by its number; nothing stands last."""
-    return Markup('<span data-sort="{}">{}</span>').format("" if value is None else value, text)
-
-
-def _share(figure: Mapping[str, float | None]) -> Markup:
+def _with_interval(figure: Mapping[str, float | None], sign: str = "") -> Markup | str:
     if figure["value"] is None:
-        return _cell(None, "–")
-    return _cell(figure["value"], percent(figure["value"], 1)) + Markup("<small>{}</small>").format(
-        interval(figure)
+        return "–"
+    text = f"{figure['value']:{sign}.3f}"
+    if figure["low"] is None or figure["high"] is None:
+        return text
+    ends = f"{figure['low']:{sign}.3f} to {figure['high']:{sign}.3f}"
+    return Markup("{}<small>{}</small>").format(text, ends)
+
+
+def _data(per_species: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> Markup:
+    told = _list(data_effects.sentences(per_species))
+    figure = report_pictures.data(per_species, names)
+    if figure is None:
+        return told
+    caption = (
+        "Each dot is a species: what training had of it, and how well the network tells it apart "
+        "on test (ROC-AUC); larger dots have more test recordings. The lowest are named."
     )
+    return told + Markup(
+        '<figure class="wide"><div>{}</div><figcaption>{}</figcaption></figure>'
+    ).format(pages.picture(figure, caption), caption)
 
 
 def _pictures(findings: Findings, names: Mapping[str, str]) -> Markup:

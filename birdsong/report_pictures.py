@@ -1,16 +1,20 @@
-"""The pictures of the report: ROC, reliability and confusion."""
+"""The pictures of the report: ROC, precision and recall, reliability, data and confusion."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from birdsong import pages
 from birdsong.calibration import Reliability
+from birdsong.data_effects import FACTORS, points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+LABELLED = 3
+"""Species that are named in the picture of the data: the worst ones."""
 
 
 def _axes(width: float, height: float) -> "tuple[Figure, Axes]":
@@ -67,21 +71,78 @@ def reliability(pair: tuple[Reliability, Reliability], method: str) -> "Figure":
     return figure
 
 
+def data(per_species: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> "Figure | None":
+    """ROC-AUC of each species against what training had of it; None without any."""
+    from matplotlib.figure import Figure
+
+    factors = [name for name in FACTORS if len(points(per_species, name))]
+    if not factors:
+        return None
+    figure = Figure(figsize=(3 * len(factors), 3.2), layout="constrained")
+    panels = figure.subplots(1, len(factors), sharey=True, squeeze=False).ravel()
+    for axes, factor in zip(panels, factors, strict=True):
+        shown = {
+            code: one
+            for code, one in per_species.items()
+            if one["training"].get(factor) is not None and one["network_auc"] is not None
+        }
+        found = points(per_species, factor)
+        sizes = [8 + 6 * one["test_recordings"] for one in shown.values()]
+        axes.scatter(
+            *found.T, s=sizes, color=pages.ACCENT, alpha=0.6, linewidth=0, clip_on=False, zorder=3
+        )
+        if factor != "rating" and found[:, 0].min() > 0:
+            axes.set_xscale("log")
+            ends = found[:, 0].min(), found[:, 0].max()
+            whole = factor in ("recordings", "groups")
+            steps = np.geomspace(*ends, 4)
+            ticks = sorted({float(round(t)) if whole else float(f"{t:.2g}") for t in steps})
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.minorticks_off()
+        for place in np.argsort(found[:, 1], kind="stable")[:LABELLED]:
+            code = list(shown)[place]
+            axes.annotate(
+                names.get(code, code),
+                found[place],
+                xytext=(4, -3),
+                textcoords="offset points",
+                fontsize=7,
+            )
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set(xlabel=FACTORS[factor].partition(" (")[0])
+        axes.xaxis.label.set_size(9)
+    panels[0].set_ylabel("ROC-AUC of the network")
+    return figure
+
+
 def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> "Figure":
+    """Right recordings in the network's colour, wrong ones in the other."""
+    from matplotlib.patches import Rectangle
+
     side = min(11.0, max(4.0, 1.8 + 0.34 * len(labels)))
     figure, axes = _axes(side, side)
     table = np.array(counts, float).reshape(len(labels), len(labels))
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlim=(-0.5, len(labels) - 0.5), ylim=(len(labels) - 0.5, -0.5), aspect="equal")
+    # Faint lines lead the eye from a cell to its names.
+    for place in range(len(labels)):
+        axes.axhline(place, color=pages.FAINT, linewidth=0.4, alpha=0.5, zorder=0)
+        axes.axvline(place, color=pages.FAINT, linewidth=0.4, alpha=0.5, zorder=0)
     for row, column in zip(*np.nonzero(table), strict=True):
+        share = shares[row, column]
+        right = row == column
+        axes.add_patch(
+            Rectangle(
+                (column - 0.5, row - 0.5),
+                1,
+                1,
+                facecolor=pages.ACCENT if right else pages.SECOND,
+                alpha=0.25 + 0.6 * share,
+                linewidth=0,
+            )
+        )
         axes.text(
-            column,
-            row,
-            f"{int(table[row, column])}",
-            ha="center",
-            va="center",
-            fontsize=8,
-            color="white" if shares[row, column] > 0.55 else pages.INK,
+            column, row, f"{int(table[row, column])}", ha="center", va="center_baseline", fontsize=8
         )
     axes.set_xticks(range(len(labels)), labels, rotation=60, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(labels)), labels)

@@ -112,6 +112,25 @@ def _probabilities(ece: Mapping[str, Any]) -> str:
     return f"The raw scores are {kind} on calibration (temperature {temperature:.2f}). {off}"
 
 
+def about_frames(frames: Mapping[str, Any]) -> list[str]:
+    """What figures per labelled frame were measured on, and how to read them."""
+    said = [
+        f"{many(frames['frames'], 'labelled frame')} of 5 s in "
+        f"{many(frames['recordings'], 'soundscape')}, {frames['frames_without_birds']:,} of them "
+        "without a bird. Each frame is scored alone.",
+        "A bird is reported where a frame's score is above the species' threshold, which was made "
+        "for windows of up to 60 s: for a single frame it is stricter than need be.",
+    ]
+    if frames["unknown_species"]:
+        count = len(frames["unknown_species"])
+        said.append(
+            f"{many(count, 'labelled species', 'labelled species')} of {frames['species']} "
+            f"{'is' if count == 1 else 'are'} unknown to the network and counted as missed: "
+            f"{', '.join(frames['unknown_species'][:10])}{' ...' if count > 10 else ''}."
+        )
+    return said
+
+
 def limits(metrics: Mapping[str, Any]) -> list[str]:
     """What the figures do not say."""
     counts = metrics["counts"]

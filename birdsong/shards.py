@@ -98,8 +98,13 @@ class ShardWriter:
         else:
             self._append(data)
 
-    def finish(self, classes: object) -> None:
-        """Write the tables; the artifact is complete after that."""
+    def finish(self, classes: object, training: object = None) -> None:
+        """Write the tables; the artifact is complete after that.
+
+        Args:
+            classes: Code and names of each species.
+            training: What the train part holds of each species.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -129,6 +134,7 @@ class ShardWriter:
             pa.Table.from_pylist(self.quarantine, quarantine), path / "quarantine.parquet"
         )
         artifacts.write_json(path / "classes.json", classes)
+        artifacts.write_json(path / "training.json", training or {})
 
     def close(self) -> None:
         """Close the open shard, if any."""

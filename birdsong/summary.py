@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from birdsong import bootstrap, calibration, metrics, thresholds
+from birdsong import bootstrap, calibration, data_effects, metrics, thresholds
 from birdsong.bootstrap import Interval
 from birdsong.config import EvaluateConfig
 from birdsong.metrics import Figures
@@ -82,6 +82,7 @@ def summarise(
     rival: Mapping[str, Any],
     corrected: calibration.Calibration,
     config: EvaluateConfig,
+    training: Mapping[str, Mapping[str, float | None]],
 ) -> dict[str, Any]:
     """Measure network and baseline on the test recordings.
 
@@ -93,6 +94,7 @@ def summarise(
         rival: Thresholds of the baseline, chosen by the same rule.
         corrected: From scores to probabilities.
         config: Target rate and seed.
+        training: What the train part holds of each species, of `FeatureSet.training`.
 
     Returns:
         What `metrics.json` holds; each figure has a value and the ends of its interval, None
@@ -114,6 +116,7 @@ def summarise(
             figures.items(), (tested.network, tested.baseline), strict=True
         )
     }
+    species = _per_species(calibrated, recordings, tested, figures, codes, chosen, training)
     told_by_window, differences_by_window = metrics.headlines(by_window, tested.groups, config.seed)
     return {
         "unit": "recording: the highest score of its windows",
@@ -133,7 +136,8 @@ def summarise(
         },
         "false_positives": _realised(tested, cuts, config),
         "calibration": _calibration_on_test(corrected, tested),
-        "per_species": _per_species(calibrated, recordings, tested, figures, codes, chosen),
+        "per_species": species,
+        "data_effects": data_effects.effects(species),
     }
 
 
@@ -210,6 +214,7 @@ def _per_species(
     figures: Mapping[str, Figures],
     codes: Sequence[str],
     chosen: Mapping[str, Any],
+    training: Mapping[str, Mapping[str, float | None]],
 ) -> dict[str, dict[str, Any]]:
     once = np.ones((1, len(recordings.index)), np.float32)
     areas = {name: one.per_species(once)[0][0] for name, one in figures.items()}
@@ -224,6 +229,7 @@ def _per_species(
         mine = recordings.labels[:, column] == 1
         threshold = chosen["species"][code]["threshold"]
         entry: dict[str, Any] = {
+            "training": dict(training.get(code, {})),
             "test_recordings": int(mine.sum()),
             "calibration_recordings": int(held_out.get(code, 0)),
             "test_negatives": int((tested.labels[:, column] == 0).sum()),

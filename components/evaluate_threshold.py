@@ -29,6 +29,7 @@ def evaluate_threshold(
     confidence: float = 0.95,
     min_positives: int = 5,
     golden: int = 8,
+    frame_labels: str = "",
     evaluate_seed: int = 0,
 ) -> None:
     """Choose decision thresholds that keep a false-positive rate, and measure the model.
@@ -43,6 +44,8 @@ def evaluate_threshold(
             average only, which needs fewer calibration recordings.
         min_positives: Fewest positive calibration windows for a threshold of its own.
         golden: Recordings that travel with the model as a check of what is served.
+        frame_labels: Table of labelled 5-second frames with its recordings beside it, as
+            BirdCLEF 2021's train_soundscape_labels.csv; empty for none.
         evaluate_seed: Seed of the bootstrap.
 
     Returns:
@@ -69,6 +72,7 @@ def evaluate_threshold(
             confidence=confidence,
             min_positives=min_positives,
             golden=golden,
+            frame_labels=frame_labels,
             seed=evaluate_seed,
         ),
     )

@@ -185,6 +185,12 @@ def _problems_of_places(values: Mapping[str, Any]) -> list[str]:
             problems.append(str(error))
         except ValueError as error:  # of urllib: http://[
             problems.append(f"registry {registry!r} is no address ({error}).")
+    table = str(values.get("frame_labels") or "")
+    if table and not Path(table).expanduser().is_file():
+        problems.append(
+            f"frame_labels: {table} does not exist. Give a local CSV file with its recordings in "
+            "or below its folder, or leave it empty."
+        )
     weights = str(values.get("weights", "none"))
     if weights == "imagenet" and values.get("backbone") == "tiny":
         problems.append(

@@ -150,6 +150,7 @@ _PLACES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("source", ("demo:",)),
     ("no_call_source", ()),
     ("weights", ("imagenet", "none")),
+    ("frame_labels", ()),
 )
 """Inputs of steps that name places, and the beginnings of values that do not."""
 
@@ -158,9 +159,10 @@ def outside(values: Mapping[str, Any]) -> str | None:
     """What the places hold that inputs of a step name, cheaply; None where that cannot be told.
 
     Only the inputs in `_PLACES` name places. A local folder is known by the names, sizes
-    and times of its files, a file by its size and time; generated songs by the code. A bucket may
-    hold other bytes under the same name and size, so a step that reads one always runs; if it
-    finds the same, the steps after it are reused all the same.
+    and times of its files, a file by its size and time; generated songs by the code; a table of
+    frame labels with the recordings beside it. A bucket may hold other bytes under the same name
+    and size, so a step that reads one always runs; if it finds the same, the steps after it are
+    reused all the same.
     """
     found = []
     for name, plain in _PLACES:
@@ -172,6 +174,8 @@ def outside(values: Mapping[str, Any]) -> str | None:
         place = Path(text.removeprefix("file://")).expanduser()
         if "://" in str(text).removeprefix("file://") or not place.exists():
             return None
+        if name == "frame_labels":
+            place = place.resolve().parent
         found.append(f"{name} {_stamp(place)}")
     return "\n".join(found)
 

@@ -6,6 +6,7 @@ import made_bundles
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Metrics, Model
 from made_bundles import CODES, TONES_HZ
 from made_features import Take, song, write_features, write_model
@@ -119,7 +120,27 @@ def test_a_promise_that_the_recordings_cannot_keep_is_not_made(places: Places) -
     assert entry["smallest_rate"] == pytest.approx(1 - 0.05 ** (1 / entry["groups"]))
     report = (places.out / "report.html").read_text()
     assert "promises it for none of them" in report
-    assert f"cannot be promised; {100 * entry['smallest_rate']:.1f} % could" in report
+    assert f"could promise {100 * entry['smallest_rate']:.1f} %" in report
+
+
+def test_labelled_frames_are_measured_where_a_table_of_them_is_given(
+    places: Places, tmp_path: Path
+) -> None:
+    places.run()
+    told = json.loads((places.out / "evaluation/metrics.json").read_text())
+    assert "per_frame" not in told
+    tone = song(TONES_HZ[1], 10)
+    soundfile.write(tmp_path / "9.flac", tone, FeatureConfig().sample_rate)
+    (tmp_path / "labels.csv").write_text(
+        f"row_id,site,audio_id,seconds,birds\n9_X_5,X,9,5,{CODES[1]}\n9_X_10,X,9,10,{CODES[0]}\n"
+    )
+    places.run(frame_labels=str(tmp_path / "labels.csv"))
+    told = json.loads((places.out / "evaluation/metrics.json").read_text())
+    assert told["per_frame"]["frames"] == 2
+    assert told["per_frame"]["network"]["row_f1"]["value"] == pytest.approx(0.5)
+    page = (places.out / "report.html").read_text()
+    assert "Frame by frame" in page
+    assert "2 labelled frames of 5 s in 1 soundscape" in page
 
 
 def test_golden_recordings_decode_and_score_as_they_are_stored(places: Places) -> None:

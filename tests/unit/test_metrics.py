@@ -75,6 +75,67 @@ def test_auc_and_average_precision_agree_with_scikit_learn_without_secondary_lab
         )
 
 
+def _by_hand(scores: np.ndarray, labels: np.ndarray, threshold: float) -> dict[str, float]:
+    """All headlines pair by pair in plain Python, as their definitions read."""
+    units, species = scores.shape
+    right: dict[int, list[bool]] = {1: [], 3: []}
+    precisions_of_units = []
+    for row in range(units):
+        best = sorted(range(species), key=lambda column: (-scores[row, column], column))
+        for top, told in right.items():
+            told.append(any(labels[row, column] != 0 for column in best[:top]))
+        there = [column for column in range(species) if labels[row, column] == 1]
+        if there:
+            mine = scores[row, there[0]]
+            level = [c for c in range(species) if labels[row, c] >= 0 and scores[row, c] >= mine]
+            precisions_of_units.append(1 / len(level))
+    areas, precisions, f1s = [], [], []
+    for column in range(species):
+        known = [row for row in range(units) if labels[row, column] >= 0]
+        yes = [row for row in known if labels[row, column] == 1]
+        no = [row for row in known if labels[row, column] == 0]
+        score = {row: float(scores[row, column]) for row in known}
+        if yes and no:
+            wins = [
+                (score[one] > score[other]) + 0.5 * (score[one] == score[other])
+                for one in yes
+                for other in no
+            ]
+            areas.append(sum(wins) / len(wins))
+        if yes:
+            found = []
+            for one in yes:
+                above = [row for row in known if score[row] >= score[one]]
+                found.append(sum(labels[row, column] == 1 for row in above) / len(above))
+            precisions.append(sum(found) / len(found))
+            said = [row for row in known if score[row] > threshold]
+            hits = sum(labels[row, column] == 1 for row in said)
+            f1s.append(2 * hits / (len(said) + len(yes)))
+    return {
+        "accuracy": float(np.mean(right[1])),
+        "top3_accuracy": float(np.mean(right[3])),
+        "macro_auc": float(np.mean(areas)),
+        "cmap": float(np.mean(precisions)),
+        "map": float(np.mean(precisions_of_units)),
+        "macro_f1": float(np.mean(f1s)),
+    }
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_all_headlines_agree_with_their_definitions_counted_by_hand(seed: int) -> None:
+    """Ties, rows of which nothing is known, a species without positives, one never absent."""
+    scores, labels = _random(60, 6, seed)
+    labels[labels[:, 4] == 1, 4] = 0
+    labels[:, 5] = np.where(labels[:, 5] == 0, -1, labels[:, 5])
+    labels[:5] = -1
+    scores[10:14] = 0.5
+    found = _figures(scores, labels).weighted(_once(60))
+    expected = _by_hand(scores, labels, 0.5)
+    assert set(found) == set(metrics.HEADLINES) == set(expected)
+    for name, value in expected.items():
+        assert found[name][0] == pytest.approx(value, abs=1e-5), name
+
+
 def test_weights_count_a_unit_as_if_it_were_there_that_often() -> None:
     scores, labels = _random(60, 5)
     rng = np.random.default_rng(1)

@@ -14,22 +14,31 @@ from birdsong.report import Error, Findings, write_report
 from birdsong.summary import Scored, summarise
 
 
-def _scored(units: int, codes: list[str], seed: int, skill: float = 0.5) -> Scored:
+def _scored(
+    units: int, codes: list[str], seed: int, skill: float = 0.5, windows: int = 1
+) -> Scored:
     rng = np.random.default_rng(seed)
-    truth = np.arange(units) % len(codes)
+    truth = np.arange(units) // windows % len(codes)
     labels = np.zeros((units, len(codes)), np.int8)
     labels[np.arange(units), truth] = 1
     scores = rng.random((2, units, len(codes))).astype(np.float32) * np.float32(0.9)
     scores[0, np.arange(units), truth] += np.float32(skill)
     index = pd.DataFrame(
         {
-            "id": [f"r{seed}-{number}" for number in range(units)],
-            "group": [f"g{number}" for number in range(units)],
+            "id": [f"r{seed}-{number // windows}" for number in range(units)],
+            "group": [f"g{number // windows}" for number in range(units)],
             "label": [codes[species] for species in truth],
         }
     )
     scores = np.clip(scores, 0, 1)
     return Scored(index, labels, scores[0], scores[1], np.zeros(scores[0].shape, np.int16))
+
+
+def _training(codes: list[str]) -> dict[str, dict[str, float | None]]:
+    return {
+        code: {"recordings": 3 + n, "minutes": 2.5 * n, "groups": 1 + n // 2, "rating": None}
+        for n, code in enumerate(codes)
+    }
 
 
 def _page(
@@ -40,17 +49,18 @@ def _page(
     errors: int = 1,
     name: str = "Bird",
     skill: float = 0.5,
+    windows: int = 1,
 ) -> str:
     codes = [f"s{number}" for number in range(species)]
     calibrated = _scored(held_out, codes, 0, skill)
-    tested = _scored(test, codes, 1, skill)
+    tested = _scored(test, codes, 1, skill, windows)
     chosen, rival = (
         thresholds.pick_thresholds(scores, calibrated.labels, codes, 0.01, 5)
         for scores in (calibrated.network, calibrated.baseline)
     )
     corrected = calibration.fit_temperature(calibrated.network, calibrated.labels)
     told: dict[str, Any] = summarise(
-        calibrated, tested, codes, chosen, rival, corrected, EvaluateConfig()
+        calibrated, tested, codes, chosen, rival, corrected, EvaluateConfig(), _training(codes)
     )
     reliability = calibration.reliability(tested.network, tested.labels)
     write_report(
@@ -142,7 +152,7 @@ def test_each_species_has_a_row_that_sorts_by_its_numbers(tmp_path: Path) -> Non
     rows = table.split("<tr>")[2:]
     assert len(rows) == 6
     keys = re.findall(r'data-sort="([^"]*)"', table)
-    assert len(keys) == 6 * 7
+    assert len(keys) == 6 * 8
     assert all(np.isfinite(float(key)) for key in keys if key)
 
 
@@ -174,10 +184,37 @@ def test_a_page_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_recordings_and_windows_have_tables_of_their_own_that_say_how_they_are_scored(
     tmp_path: Path,
 ) -> None:
-    page = _page(tmp_path)
+    page = _page(tmp_path, windows=2)
     assert "per recording, with 95 % interval" in page
     assert "per window, with 95 % interval" in page
     assert "score is the highest of its windows" in page
     assert page.count("One of the top three is labelled") == 2
     assert "taken off again" in page
+    one = _page(tmp_path)
+    assert "Each test recording is one window" in one
+    assert "per window, with" not in one
     assert "precision" in page
+
+
+def test_what_training_had_of_each_species_stands_beside_its_score(tmp_path: Path) -> None:
+    page = _page(tmp_path, species=12, test=60)
+    assert page.count("<h2>What the training data had, and what it did to the scores</h2>") == 1
+    assert "rank correlation" in page
+    assert ">5.0 min, 2 groups<" in page
+    assert "mean rating" not in page
+    assert "nothing can be said about what the training data did" in _page(tmp_path, species=4)
+
+
+def test_a_figure_of_few_groups_claims_no_more_than_they_tell(tmp_path: Path) -> None:
+    page = _page(tmp_path, species=2, test=3)
+    assert "belong to 3 groups" in page
+    assert "too few to say whether network and baseline differ" in page
+
+
+def test_the_picture_of_errors_tells_right_from_wrong_without_numbers(tmp_path: Path) -> None:
+    page = _page(tmp_path, species=4, test=40, skill=0.1)
+    picture = next(
+        part for part in page.split("<svg")[1:] if "all on the diagonal are right" in part
+    )
+    assert "var(--accent)" in picture
+    assert "var(--second)" in picture
