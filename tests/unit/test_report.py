@@ -1,99 +1,10 @@
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-from made_features import song
-
-from birdsong import calibration, metrics, thresholds
-from birdsong.config import EvaluateConfig
-from birdsong.report import Error, Findings, write_report
-from birdsong.summary import Scored, summarise
-
-
-def _scored(
-    units: int, codes: list[str], seed: int, skill: float = 0.5, windows: int = 1
-) -> Scored:
-    rng = np.random.default_rng(seed)
-    truth = np.arange(units) // windows % len(codes)
-    labels = np.zeros((units, len(codes)), np.int8)
-    labels[np.arange(units), truth] = 1
-    scores = rng.random((2, units, len(codes))).astype(np.float32) * np.float32(0.9)
-    scores[0, np.arange(units), truth] += np.float32(skill)
-    index = pd.DataFrame(
-        {
-            "id": [f"r{seed}-{number // windows}" for number in range(units)],
-            "group": [f"g{number // windows}" for number in range(units)],
-            "label": [codes[species] for species in truth],
-        }
-    )
-    scores = np.clip(scores, 0, 1)
-    return Scored(index, labels, scores[0], scores[1], np.zeros(scores[0].shape, np.int16))
-
-
-def _training(codes: list[str]) -> dict[str, dict[str, float | None]]:
-    return {
-        code: {"recordings": 3 + n, "minutes": 2.5 * n, "groups": 1 + n // 2, "rating": None}
-        for n, code in enumerate(codes)
-    }
-
-
-def _page(
-    place: Path,
-    species: int = 4,
-    test: int = 40,
-    held_out: int = 300,
-    errors: int = 1,
-    name: str = "Bird",
-    skill: float = 0.5,
-    windows: int = 1,
-) -> str:
-    codes = [f"s{number}" for number in range(species)]
-    calibrated = _scored(held_out, codes, 0, skill)
-    tested = _scored(test, codes, 1, skill, windows)
-    chosen, rival = (
-        thresholds.pick_thresholds(scores, calibrated.labels, codes, 0.01, 5)
-        for scores in (calibrated.network, calibrated.baseline)
-    )
-    corrected = calibration.fit_temperature(calibrated.network, calibrated.labels)
-    told: dict[str, Any] = summarise(
-        calibrated, tested, codes, chosen, rival, corrected, EvaluateConfig(), _training(codes)
-    )
-    reliability = calibration.reliability(tested.network, tested.labels)
-    write_report(
-        place / "report.html",
-        Findings(
-            classes=[
-                {"code": code, "scientific_name": "Avis avis", "common_name": f"{name} {code}"}
-                for code in codes
-            ],
-            metrics=told,
-            thresholds=chosen,
-            calibration=corrected,
-            curves=dict.fromkeys(("network", "baseline"), ([0.0, 1.0], [0.0, 1.0])),
-            precision=dict.fromkeys(("network", "baseline"), ([0.0, 1.0], [1.0, 0.5])),
-            reliability=(reliability, reliability),
-            confusion=metrics.confusion(tested.network, tested.labels, codes),
-            errors=[
-                Error(
-                    id=f"{name}/7.ogg",
-                    truth=codes[0],
-                    said=codes[-1],
-                    score=0.9,
-                    truth_score=0.1,
-                    baseline_said=codes[0],
-                    start_seconds=5,
-                    samples=song(2000, 0.1 + number),
-                    sample_rate=22_050,
-                )
-                for number in range(errors)
-            ],
-        ),
-    )
-    return (place / "report.html").read_text()
+from made_reports import write_page
 
 
 class _Reader(HTMLParser):
@@ -113,7 +24,7 @@ class _Reader(HTMLParser):
 
 def test_the_page_is_whole_and_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
     reader = _Reader()
-    reader.feed(_page(tmp_path))
+    reader.feed(write_page(tmp_path))
     assert reader.open == []
     assert all(link.startswith("data:") for link in reader.links)
     assert {link.split(";")[0] for link in reader.links} == {
@@ -123,7 +34,7 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(tmp_path: Path) -> N
 
 
 def test_the_headline_shows_network_and_baseline_with_intervals(tmp_path: Path) -> None:
-    page = _page(tmp_path)
+    page = write_page(tmp_path)
     assert re.search(r"network right \(\d+ to \d+ %\)", page)
     assert re.search(r"baseline right \(\d+ to \d+ %\)", page)
     assert re.search(r"points difference \([+-]\d+ to [+-]\d+ points\)", page)
@@ -131,22 +42,22 @@ def test_the_headline_shows_network_and_baseline_with_intervals(tmp_path: Path) 
 
 
 def test_a_network_that_is_no_better_is_not_praised(tmp_path: Path) -> None:
-    assert "cannot be told apart" in _page(tmp_path, skill=0.0)
+    assert "cannot be told apart" in write_page(tmp_path, skill=0.0)
 
 
 def test_few_test_recordings_are_said_to_be_few(tmp_path: Path) -> None:
-    assert "40 test recordings are few" in _page(tmp_path)
-    assert "are few" not in _page(tmp_path, test=400)
+    assert "40 test recordings are few" in write_page(tmp_path)
+    assert "are few" not in write_page(tmp_path, test=400)
 
 
-def test_names_from_metadata_cannot_break_the_page(tmp_path: Path) -> None:
-    page = _page(tmp_path, name="<script>alert(1)</script>&")
+def test_names_from_metadata_cannot_break_thewrite_page(tmp_path: Path) -> None:
+    page = write_page(tmp_path, name="<script>alert(1)</script>&")
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;" in page
 
 
 def test_each_species_has_a_row_that_sorts_by_its_numbers(tmp_path: Path) -> None:
-    page = _page(tmp_path, species=6)
+    page = write_page(tmp_path, species=6)
     table = page[page.index('<table id="species"') :]
     table = table[: table.index("</table>")]
     rows = table.split("<tr>")[2:]
@@ -162,13 +73,13 @@ def test_each_species_has_a_row_that_sorts_by_its_numbers(tmp_path: Path) -> Non
 def test_there_is_a_page_for_any_amount_of_data(
     tmp_path: Path, species: int, test: int, held_out: int
 ) -> None:
-    page = _page(tmp_path, species=species, test=test, held_out=held_out, errors=0)
+    page = write_page(tmp_path, species=species, test=test, held_out=held_out, errors=0)
     text = re.sub(r"<script>.*?</script>|base64,[^\"]*", "", page, flags=re.DOTALL)
     assert not re.search(r"\bnan\b|\bNone\b|\binf\b", text)
 
 
 def test_all_species_of_the_reference_fit_on_a_page_of_a_few_megabytes(tmp_path: Path) -> None:
-    page = _page(tmp_path, species=397, test=800, held_out=800, errors=12)
+    page = write_page(tmp_path, species=397, test=800, held_out=800, errors=12)
     assert page.count("<small><i>Avis avis") == 397
     assert "the rest is other" in page
     assert len(page) < 5_000_000
@@ -177,42 +88,42 @@ def test_all_species_of_the_reference_fit_on_a_page_of_a_few_megabytes(tmp_path:
 def test_a_page_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "report.html").mkdir()
     with pytest.raises(OSError):  # noqa: PT011
-        _page(tmp_path)
+        write_page(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_recordings_and_windows_have_tables_of_their_own_that_say_how_they_are_scored(
     tmp_path: Path,
 ) -> None:
-    page = _page(tmp_path, windows=2)
+    page = write_page(tmp_path, windows=2)
     assert "per recording, with 95 % interval" in page
     assert "per window, with 95 % interval" in page
     assert "score is the highest of its windows" in page
     assert page.count("One of the top three is labelled") == 2
     assert "taken off again" in page
-    one = _page(tmp_path)
+    one = write_page(tmp_path)
     assert "Each test recording is one window" in one
     assert "per window, with" not in one
     assert "precision" in page
 
 
 def test_what_training_had_of_each_species_stands_beside_its_score(tmp_path: Path) -> None:
-    page = _page(tmp_path, species=12, test=60)
+    page = write_page(tmp_path, species=12, test=60)
     assert page.count("<h2>What the training data had, and what it did to the scores</h2>") == 1
     assert "rank correlation" in page
     assert ">5.0 min, 2 groups<" in page
     assert "mean rating" not in page
-    assert "nothing can be said about what the training data did" in _page(tmp_path, species=4)
+    assert "nothing can be said about what the training data did" in write_page(tmp_path, species=4)
 
 
 def test_a_figure_of_few_groups_claims_no_more_than_they_tell(tmp_path: Path) -> None:
-    page = _page(tmp_path, species=2, test=3)
+    page = write_page(tmp_path, species=2, test=3)
     assert "belong to 3 groups" in page
     assert "too few to say whether network and baseline differ" in page
 
 
 def test_the_picture_of_errors_tells_right_from_wrong_without_numbers(tmp_path: Path) -> None:
-    page = _page(tmp_path, species=4, test=40, skill=0.1)
+    page = write_page(tmp_path, species=4, test=40, skill=0.1)
     picture = next(
         part for part in page.split("<svg")[1:] if "all on the diagonal are right" in part
     )
