@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm
 
-from birdsong.thresholds import one_of_each, safe_threshold
+from birdsong.thresholds import conformal_threshold, one_of_each, safe_threshold
 
 SHIFT = 3.5
 Floats = npt.NDArray[np.float64]
@@ -28,6 +28,7 @@ class World:
         windows: Mean windows of a group, geometrically distributed; 1: each has one.
         shared: Share of a score's variance that is the group's, 0 to 1.
         drift: How much louder new windows are than those of calibration.
+        spread: Standard deviation of new windows' scores, that of calibration's being 1.
         levels: Standard deviation of the species' levels.
     """
 
@@ -36,6 +37,7 @@ class World:
     windows: float
     shared: float
     drift: float = 0.0
+    spread: float = 1.0
     levels: float = 1.0
 
 
@@ -45,13 +47,15 @@ WORLDS = (
     World("grouped, 1,000 windows of 333 groups", 333, 3, 0.7),
     World("grouped, 3,000 windows of 300 groups", 300, 10, 0.7),
     World("grouped, species alike", 333, 3, 0.7, levels=0.0),
-    World("new windows louder by half a deviation", 1000, 1, 0, drift=0.5),
+    World("few groups, 90 windows of 30 groups", 30, 3, 0.7),
+    World("other windows: louder by half a deviation", 1000, 1, 0, drift=0.5),
+    World("other windows: a quarter more spread", 1000, 1, 0, spread=1.25),
 )
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What a rule did over all draws.
+    """What a rule did over all draws; NaN where it gives no threshold.
 
     Attributes:
         coverage: Share of draws and species with a true rate of at most the target.
@@ -71,6 +75,11 @@ def _median_of_all(scores: npt.NDArray[np.float32], target: float) -> npt.NDArra
     return np.full(scores.shape[1], np.median(np.quantile(scores, 1 - target, axis=0)))
 
 
+def _pooled(scores: npt.NDArray[np.float32], target: float) -> Floats:
+    """What species share that cannot be promised the rate: one threshold over all negatives."""
+    return np.full(scores.shape[1], conformal_threshold(scores.ravel(), target), float)
+
+
 def rules(
     target: float, confidence: float
 ) -> dict[str, Callable[[npt.NDArray[np.float32], npt.NDArray[np.int_]], Floats]]:
@@ -85,6 +94,9 @@ def rules(
         f"{sure}, every window counts": lambda scores, one: picked(scores, confidence),
         "on average, group counts once": lambda scores, one: picked(scores[one], 0),
         "on average, every window counts": lambda scores, one: picked(scores, 0),
+        "pooled over species (ours, below the needed groups)": lambda scores, one: _pooled(
+            scores, target
+        ),
         "median of species' (reference)": lambda scores, one: _median_of_all(scores, target),
     }
 
@@ -107,12 +119,12 @@ def simulate(
         one = one_of_each(groups, np.ones(len(groups), bool), rng.permutation(len(groups)))
         for name, rule in known.items():
             above = rule(scores, one) - levels - world.drift
-            exceeded[name].append(norm.sf(above))
-            found[name].append(norm.sf(above - SHIFT))
+            exceeded[name].append(norm.sf(above / world.spread))
+            found[name].append(norm.sf((above - SHIFT) / world.spread))
     told = {}
     for name in known:
         rates = np.array(exceeded[name])
-        kept = rates <= target
+        kept = np.where(np.isnan(rates), np.nan, rates <= target)
         told[name] = Kept(
             float(kept.mean()),
             float(kept.mean(axis=0).min()),

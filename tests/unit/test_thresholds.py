@@ -232,7 +232,7 @@ def test_the_stated_confidence_is_kept_over_draws_of_known_distributions(windows
     """The acceptance in small; tests/bench/bench_thresholds.py draws more."""
     world = World("", groups=124, windows=windows, shared=0.7)
     found = simulate(world, draws=400, species=5, target=0.05, confidence=0.95, seed=1)
-    ours, by_window, average, _, reference = found.values()
+    ours, by_window, average, _, pooled, reference = found.values()
     # 2,000 shares; the deviation of a coverage of 95 % is half a point.
     assert ours.coverage >= 0.935
     assert ours.rate < 0.05
@@ -240,5 +240,25 @@ def test_the_stated_confidence_is_kept_over_draws_of_known_distributions(windows
     assert average.rate == pytest.approx(0.05, abs=0.004)
     assert ours.recall > average.recall - 0.15
     assert reference.worst < 0.5
+    assert pooled.rate == pytest.approx(0.05, abs=0.004)
+    assert pooled.worst < 0.5
     if windows > 1:
         assert by_window.coverage < 0.85
+
+
+def test_where_new_windows_are_not_like_those_of_calibration_the_promise_does_not_hold() -> None:
+    """Said in the README: no rule that sees calibration alone could keep it."""
+    for world in (
+        World("", groups=124, windows=1, shared=0, drift=0.5),
+        World("", groups=124, windows=1, shared=0, spread=1.25),
+    ):
+        ours = next(iter(simulate(world, 200, 5, 0.05, 0.95, seed=1).values()))
+        assert ours.coverage < 0.75
+
+
+def test_below_the_needed_groups_only_the_pooled_threshold_is_there() -> None:
+    world = World("", groups=30, windows=3, shared=0.7)
+    found = simulate(world, draws=200, species=5, target=0.05, confidence=0.95, seed=1)
+    ours, *_, pooled, _ = found.values()
+    assert np.isnan(ours.coverage)
+    assert pooled.rate == pytest.approx(0.05, abs=0.01)
