@@ -107,9 +107,18 @@ def _check(values: dict[str, Any], cluster: ClusterSettings) -> None:
             values["weights"] = _place("weights", weights, cluster)
         except ConfigError as error:
             problems.append(str(error))
+    table = str(values["frame_labels"])
+    if table and "://" not in table:
+        try:
+            values["frame_labels"] = _place("frame_labels", table, cluster)
+        except ConfigError as error:
+            problems.append(str(error))
     checked = dict(values)
+    # Whether a pod finds the files is not known here.
     if not named:
-        checked["weights"] = "none"  # whether a pod finds the file is not known here
+        checked["weights"] = "none"
+    if "://" not in table:
+        checked["frame_labels"] = ""
     if problems:
         checked["registry"] = ""  # said already
     try:

@@ -19,8 +19,8 @@ Ir = dict[str, Any]
 
 RUNS_ON = ("here", "sagemaker")
 
-READ_PLACES = ("ingest", "featurize", "tune", "train")
-"""Steps that read recordings or weights from a place that a parameter names."""
+READ_PLACES = ("ingest", "featurize", "tune", "train", "evaluate-threshold")
+"""Steps that read recordings, weights or labels from a place that a parameter names."""
 _AWS_STEPS = ("ingest", "featurize", "tune", "train", "register", "deploy")
 _REGISTRY_STEPS = ("tune", "train", "register", "deploy")
 _AWS_KEYS = (

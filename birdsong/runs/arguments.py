@@ -94,13 +94,17 @@ def parse_value(name: str, text: str, kind: type) -> Any:
 
 
 def places(values: Mapping[str, Any]) -> dict[str, str]:
-    """The values that name sources, local ones as absolute paths that exist.
+    """The values that name sources and labels, local ones as absolute paths.
 
     Raises:
         ConfigError: One cannot be read.
     """
     names = [name for name in ("source", "no_call_source") if values.get(name)]
-    return {name: place(str(values[name]), name) for name in names}
+    found = {name: place(str(values[name]), name) for name in names}
+    table = str(values.get("frame_labels") or "").removeprefix("file://")
+    if table and "://" not in table:
+        found["frame_labels"] = str(Path(table).expanduser().resolve())
+    return found
 
 
 def place(source: str, name: str = "source") -> str:

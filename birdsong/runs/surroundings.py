@@ -59,8 +59,10 @@ def mounts(values: Mapping[str, Any], runs: Path) -> list[Mount]:
     """
     here = runs.absolute()
     found = {here: Mount(here, here, writable=True)}
-    for name in ("source", "no_call_source", "weights"):
+    for name in ("source", "no_call_source", "weights", "frame_labels"):
         place = _local(str(values.get(name) or ""))
+        if place is not None and name == "frame_labels":
+            place = place.parent  # where its recordings are
         if place is not None and here not in (place, *place.parents):
             found[place] = Mount(place, place)
     registry = str(values.get("registry") or "")

@@ -9,8 +9,11 @@ import soundfile
 from made_bundles import CODES, TONES_HZ
 from made_features import RATE, write_model
 
-from birdsong.errors import DataError
+from birdsong.errors import ConfigError, DataError
 from birdsong.frame_metrics import read_frame_labels
+from birdsong.kubeflow import arguments as cluster_arguments
+from birdsong.kubeflow.settings import ClusterSettings
+from birdsong.runs import arguments, reuse, surroundings
 from birdsong.scoring import Scorer
 from birdsong.soundscapes import find_recordings, measure, score_frames
 
@@ -115,3 +118,28 @@ def test_labels_beyond_the_recording_or_off_the_grid_are_refused(
     table.write_text(HEAD + "7_XYZ_7,XYZ,7,7,nocall\n")
     with pytest.raises(DataError, match="ends at 7 s; frames end at 5, 10, 15"):
         score_frames(scorer, read_frame_labels(table), table)
+
+
+def test_a_run_sees_the_table_and_the_recordings_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "labelled").mkdir()
+    table = tmp_path / "labelled" / "labels.csv"
+    with pytest.raises(ConfigError, match=r"frame_labels: .*labels\.csv does not exist"):
+        arguments.check({"frame_labels": str(table)})
+    table.write_text(HEAD)
+    arguments.check({"frame_labels": str(table)})
+    found = arguments.places({"frame_labels": f"file://{table.parent}/../labelled/labels.csv"})
+    assert found == {"frame_labels": str(table)}
+    mounts = surroundings.mounts({"frame_labels": str(table)}, tmp_path / "runs")
+    assert [(one.source, one.writable) for one in mounts[1:]] == [(table.parent, False)]
+    before = reuse.outside({"frame_labels": str(table)})
+    (table.parent / "7.wav").write_bytes(b"new")
+    assert reuse.outside({"frame_labels": str(table)}) != before
+
+
+def test_no_pod_sees_a_table_of_this_machine(tmp_path: Path) -> None:
+    settings = ClusterSettings(registry="http://mlflow:5000")
+    with pytest.raises(ConfigError, match=r"frame_labels .*no pod sees this machine's files"):
+        cluster_arguments._check(
+            {"registry": "http://mlflow:5000", "weights": "none", "frame_labels": str(tmp_path)},
+            settings,
+        )
