@@ -33,6 +33,11 @@ def of(run: "Run") -> dict[str, Any]:
         if step.name.startswith("evaluate"):
             break  # later steps compare with other models under the same names
     states = [str(step.state) for step in run.steps.values()]
+    registered = run.steps["register"].metrics if "register" in run.steps else {}
+    version = None
+    if "version" in registered:
+        version = f"{run.arguments.get('model_name', '')} {registered['version']:.0f}".strip()
+        version += "" if registered.get("accepted", 1) else " rejected"
     return {
         "id": run.id,
         "pipeline": run.pipeline,
@@ -42,6 +47,7 @@ def of(run: "Run") -> dict[str, Any]:
         "seconds": run.seconds,
         "source": run.arguments.get("source"),
         "metrics": metrics,
+        "version": version,
         "parent": run.parent,
         "note": run.note[:_LONGEST],
         "error": run.error and run.error[:_LONGEST],

@@ -21,8 +21,8 @@ from made_runs import make_run
 from pyarrow import parquet
 
 from birdsong.errors import ConfigError, DataError
-from birdsong.runs import processes
-from birdsong.runs.record import State, read
+from birdsong.runs import headline, processes, record
+from birdsong.runs.record import State, Step, read
 from birdsong.runs.stopping import signal_engine
 from birdsong.runs_page import actions, previews
 from birdsong.runs_page.export import export
@@ -104,6 +104,34 @@ def served(app: Any) -> Iterator[Page]:
 def page(runs: Path) -> Iterator[Page]:
     with served(create_app(runs, token=TOKEN)) as client:
         yield client
+
+
+def test_a_run_is_listed_with_the_version_that_it_registered(tmp_path: Path) -> None:
+    run = make_run(tmp_path, model_name="birds")
+    run.steps["register"] = Step(name="register", metrics={"version": 3.0, "accepted": 1.0})
+    assert headline.of(run)["version"] == "birds 3"
+    run.steps["register"].metrics["accepted"] = 0.0
+    assert headline.of(run)["version"] == "birds 3 rejected"
+    del run.steps["register"]
+    assert headline.of(run)["version"] is None
+
+
+def test_a_record_is_listed_without_being_read_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path)
+    cut = make_run(tmp_path)
+    long = make_run(tmp_path, source="x" * 50_000)
+    place = cut.folder / "run.json"
+    place.write_bytes(place.read_bytes()[:-100])
+    read = record.read
+    asked: list[str] = []
+    monkeypatch.setattr(record, "read", lambda place: asked.append(place.name) or read(place))
+    listed = {one["id"]: one for one in Store(tmp_path).summaries()}
+    assert listed[run.id] == headline.of(run)
+    assert listed[cut.id]["state"] == "UNREADABLE"
+    assert listed[long.id]["source"] == "x" * 50_000
+    assert sorted(asked) == sorted([cut.id, long.id])
 
 
 def test_the_list_tells_state_source_and_accuracy_with_its_interval(page: Page, runs: Path) -> None:

@@ -5,7 +5,7 @@ const chosen = new Set();
 let wanted = "";
 
 const fits = (run) => {
-  const text = [run.id, run.state, run.pipeline, run.source, run.parent, run.note, run.error, ...(run.failed || [])].join(" ").toLowerCase();
+  const text = [run.id, run.state, run.pipeline, run.source, run.parent, run.note, run.error, run.version, ...(run.failed || [])].join(" ").toLowerCase();
   return wanted.toLowerCase().split(/\s+/).every((word) => text.includes(word));
 };
 
@@ -14,7 +14,7 @@ export function listView(place, list) {
     place.replaceChildren(
       h("div", { class: "bar" },
         h("h1", {}, "Runs"),
-        h("input", { id: "search", type: "search", placeholder: "Search: id, state, source, step", "aria-label": "Search runs", value: wanted,
+        h("input", { id: "search", type: "search", placeholder: "Search: id, state, source, step, version", "aria-label": "Search runs", value: wanted,
           oninput: (event) => { wanted = event.target.value; rows(place, place.birdsongList); } }),
         h("button", { id: "compare", type: "button", disabled: true, onclick: () => { location.hash = `#/compare/${[...chosen].join(",")}`; } }, "Compare")),
       h("div", { id: "rows" }));
@@ -45,7 +45,7 @@ function rows(place, list) {
       h("span", { class: "metric" }, run.metrics.accuracy === undefined ? h("span", { class: "soft" }, `${run.done_count} of ${run.step_count} steps`)
         : [h("span", { class: "soft" }, "accuracy "), withInterval(run.metrics, "accuracy")]),
       h("span", { class: "parent" }, run.parent ? h("a", { href: `#/run/${encodeURIComponent(run.parent)}`, "data-key": `parent ${run.id}`, title: "goes on from" }, `↳ ${run.parent}`) : run.running.length ? h("span", { class: "soft" }, run.running.join(", ")) : ""),
-      run.note ? h("span", { class: "soft wide" }, run.note) : null,
+      run.note || run.version ? h("span", { class: "soft wide" }, [run.note, run.version ? h("a", { href: `#/run/${encodeURIComponent(run.id)}/lineage`, "data-key": `version ${run.id}`, title: "what it is made from" }, `version ${run.version}`) : null].filter(Boolean).flatMap((part, index) => (index ? [" · ", part] : [part]))) : null,
       run.error ? h("span", { class: "error wide" }, run.error.split("\n")[0]) : null,
     ]);
   const heads = h("div", { class: "heads", "aria-hidden": "true" }, ["", "run", "state", "started", "took", "source", "result", "goes on from"].map((head) => h("span", {}, head)));
