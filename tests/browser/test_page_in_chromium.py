@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from made_pages import chromium, served
 from made_runs import make_run
 
 from birdsong.runs.record import Run, State, list_runs
@@ -49,6 +51,44 @@ CONTRASTS = """() => {
   });
 }"""
 """Contrast of each text on the page to what is behind it, as WCAG computes it."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def address(runs: Path) -> Iterator[str]:
+    with served(runs) as found:
+        yield found
+
+
+@pytest.fixture
+def page(browser: "Browser", address: str) -> Iterator["Page"]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on(
+        "console",
+        lambda message: problems.append(message.text) if message.type == "error" else None,
+    )
+    page.goto(address)
+    yield page
+    context.close()
+    # A stopped server, and a plan that is refused with words that the page shows.
+    expected = ("ERR_CONNECTION", "409 (Conflict)")
+    assert [text for text in problems if not any(part in text for part in expected)] == []
 
 
 def start(name: str, runs: Path, arguments: str = "{}") -> subprocess.Popen[bytes]:

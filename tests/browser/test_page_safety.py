@@ -2,10 +2,12 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from made_pages import chromium, served
 from made_runs import make_run
 
 from birdsong.runs.record import State, list_runs
@@ -27,6 +29,25 @@ _PRESS = """async ([ours, run]) => {
   }
   return told;
 }"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def address(runs: Path) -> Iterator[str]:
+    with served(runs) as found:
+        yield found
 
 
 def test_without_its_token_the_page_shows_no_buttons(

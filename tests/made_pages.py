@@ -1,5 +1,6 @@
-"""A browser, a page of runs that `ui` serves, and the folder of its runs."""
+"""For tests in a browser: Chromium, and the page of runs that `ui` serves."""
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -11,16 +12,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator["Browser"]:
+@contextlib.contextmanager
+def chromium() -> Iterator["Browser"]:
+    """The machine's own Chromium without a window; the test is skipped where there is none."""
     if CHROMIUM is None:
         pytest.skip("no chromium on this machine; on Debian: apt-get install chromium")
     from playwright.sync_api import sync_playwright
@@ -36,15 +38,9 @@ def browser() -> Iterator["Browser"]:
         browser.close()
 
 
-@pytest.fixture
-def runs(tmp_path: Path) -> Path:
-    folder = tmp_path / "runs"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def address(runs: Path) -> Iterator[str]:
+@contextlib.contextmanager
+def served(runs: Path) -> Iterator[str]:
+    """The address, with its token, at which a folder of runs is served."""
     command = [sys.executable, str(ROOT / "pipeline.py"), "ui", "--port", "0", "--runs", str(runs)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -54,22 +50,3 @@ def address(runs: Path) -> Iterator[str]:
             yield found.group(0)
         finally:
             server.terminate()
-
-
-@pytest.fixture
-def page(browser: "Browser", address: str) -> Iterator["Page"]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    page.set_default_timeout(20_000)
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on(
-        "console",
-        lambda message: problems.append(message.text) if message.type == "error" else None,
-    )
-    page.goto(address)
-    yield page
-    context.close()
-    # A stopped server, and a plan that is refused with words that the page shows.
-    expected = ("ERR_CONNECTION", "409 (Conflict)")
-    assert [text for text in problems if not any(part in text for part in expected)] == []
