@@ -55,6 +55,14 @@ def _installed() -> dict[str, str | None]:
     return found
 
 
+def _has(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 def _tool(command: list[str]) -> str | None:
     """First line that a tool prints; empty if it is there but does not answer, None if absent."""
     if shutil.which(command[0]) is None:
@@ -153,7 +161,7 @@ def examine(runs: Path) -> dict[str, dict[str, object]]:
             (docker == "", "Docker is installed but its engine does not answer."),
         ),
         "kubeflow": _missing(
-            (True, _LATER),
+            (not _has("kfp-kubernetes"), "kfp-kubernetes is not installed (extra cli)."),
             (kubectl is None, "kubectl is not installed."),
             (
                 kubectl is not None and not cluster and kind is None,
@@ -161,7 +169,7 @@ def examine(runs: Path) -> dict[str, dict[str, object]]:
             ),
             (
                 kubectl is not None and not cluster and kind is not None,
-                "kubectl names no cluster; make one with kind.",
+                "kubectl names no cluster; make one with: make cluster",
             ),
             (not docker, "Images cannot be built here without Docker."),
         ),
