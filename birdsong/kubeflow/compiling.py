@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from birdsong.errors import ConfigError
-from birdsong.image_code import STAGES
+from birdsong.image_code import NAME, STAGES
 from birdsong.kubeflow.settings import GPU_STEPS, ClusterSettings, Resources
 
 Ir = dict[str, Any]
@@ -120,15 +120,19 @@ def image_references(settings: ClusterSettings, runs_on: str = "here") -> dict[s
     """Step to its image."""
     from components import images
 
+    known: dict[str, str] = {}
     found = {}
     for stages in STAGES.values():
         for stage in stages:
             step = stage.replace("_", "-")
-            image = images.reference(target_of(step, runs_on))
-            name = image.rpartition("/")[2]
-            if settings.image_registry and name.startswith("birdsong-python-"):
-                image = f"{settings.image_registry.rstrip('/')}/{name}"
-            found[step] = image
+            target = target_of(step, runs_on)
+            if target not in known:
+                image = images.reference(target)
+                name = image.rpartition("/")[2]
+                if settings.image_registry and name.startswith(NAME):
+                    image = f"{settings.image_registry.rstrip('/')}/{name}"
+                known[target] = image
+            found[step] = known[target]
     return found
 
 

@@ -397,6 +397,15 @@ def test_a_backend_that_hangs_is_not_waited_for_forever(fake: FakeKfp) -> None:
         backend.check()
 
 
+def test_a_start_that_is_not_answered_in_time_is_asked_for_again(fake: FakeKfp) -> None:
+    fake.fault("POST", "/runs", "hang")
+    backend = api.Api(access.Access(fake.host, read_seconds=1), sleep=lambda seconds: None)
+    said: list[str] = []
+    made = submitting.submit(backend, request(), said.append, lambda seconds: None)
+    assert any("no answer within 1 s" in line for line in said)
+    assert list(fake.runs) == [made.run.run_id]
+
+
 def test_reading_is_repeated_when_the_backend_is_away_for_a_moment(
     birdsong: Command, fake: FakeKfp
 ) -> None:
@@ -545,6 +554,31 @@ def test_a_rerun_asks_and_starts_nothing_where_nobody_answers(
     assert code == 2
     assert "Add --yes" in err
     assert len(fake.runs) == 1
+
+
+def test_a_person_is_asked_with_no_as_the_answer_where_more_would_run(
+    birdsong: Command, fake: FakeKfp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(birdsong, fake)
+    asked: list[bool] = []
+
+    def confirm(text: str, default: bool) -> bool:
+        asked.append(default)
+        return default
+
+    monkeypatch.setattr("typer.confirm", confirm)
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    assert birdsong("rerun", "latest", "--from", "train", "--host", fake.host)[0] == 0
+    assert len(fake.runs) == 2
+    monkeypatch.setenv("BIRDSONG_IMAGE_DATA", "birdsong-python-data:edited")
+    assert birdsong("rerun", "latest", "--from", "train", "--host", fake.host)[0] == 0
+    assert len(fake.runs) == 2
+    assert asked == [True, False]
+
+
+class Terminal:
+    def isatty(self) -> bool:
+        return True
 
 
 def test_a_rerun_of_a_failed_run_runs_what_did_not_finish(birdsong: Command, fake: FakeKfp) -> None:
