@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from birdsong import sources, storage
+from birdsong import clouds, sources, storage
 from birdsong.errors import DataError, StorageError
 
 FULL_SCALE = 0.999
@@ -66,7 +66,7 @@ def examine(file: sources.File, keep_bytes: bool = False) -> Examination:
         else:
             data, offset = _read(file)
             sha256 = hashlib.sha256(data).hexdigest()
-    except (DataError, storage.AbsentError) as error:
+    except (DataError, clouds.AbsentError) as error:
         return Examination(problem="unreadable", detail=str(error))
     except (StorageError, OSError) as error:
         if remote:

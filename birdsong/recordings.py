@@ -6,10 +6,8 @@ the result does not depend on timing. See `birdsong.layouts` for what a source m
 """
 
 import collections
-import hashlib
 import io
 import os
-import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +19,7 @@ from birdsong.config import IngestConfig
 from birdsong.errors import DataError
 from birdsong.examine import Examination, examine
 from birdsong.ledger import Ledger
+from birdsong.snapshot import Snapshot
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,9 +29,6 @@ R = TypeVar("R")
 
 NOT_BAD = frozenset({"duplicate", "clipped"})
 """Problems that do not count towards `max_bad_share`: nothing is lost or doubtful by them."""
-SNAPSHOT_BYTES = 2**30
-"""Size from which the next tar of a snapshot is begun."""
-
 TEXT_COLUMNS = ("scientific_name", "common_name", "author", "date", "licence")
 NUMBER_COLUMNS = ("latitude", "longitude", "rating")
 
@@ -156,7 +152,7 @@ def _settle_one(
     label: str,
     file: sources.File,
     found: Examination,
-    snapshot: "Snapshot | None",
+    snapshot: Snapshot | None,
 ) -> None:
     if found.problem and found.problem != "clipped":
         ledger.add_problem(name, file.uri, found.problem, found.detail)
@@ -203,70 +199,6 @@ def in_order(function: Callable[[T], R], items: Iterable[T], workers: int) -> It
         finally:
             for future in waiting:
                 future.cancel()
-
-
-class Snapshot:
-    """Original bytes of recordings, one after the other in a few tar files."""
-
-    def __init__(self, folder: artifacts.Folder) -> None:
-        self._folder = folder
-        self._number = -1
-        self._tar: tarfile.TarFile | None = None
-        self._file: _HashedFile | None = None
-
-    def add(self, name: str, data: bytes) -> dict[str, Any]:
-        """Append a recording; gives the place that `storage.read_recording` reads it from."""
-        if self._tar is None or self._tar.offset >= SNAPSHOT_BYTES:
-            self.close()
-            self._number += 1
-            path = self._folder.path / self._name()
-            path.parent.mkdir(exist_ok=True)
-            self._file = _HashedFile(path)
-            self._tar = tarfile.open(  # noqa: SIM115
-                fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT
-            )
-        info = tarfile.TarInfo(name)
-        info.size = len(data)
-        self._tar.addfile(info, io.BytesIO(data))
-        blocks = -(-len(data) // tarfile.BLOCKSIZE)
-        return {
-            "uri": self._name(),
-            "member": name,
-            "offset": self._tar.offset - blocks * tarfile.BLOCKSIZE,
-            "size": len(data),
-            "compression": "stored",
-        }
-
-    def _name(self) -> str:
-        return f"snapshot/{self._number:05d}.tar"
-
-    def close(self) -> None:
-        """Finish the tar at hand."""
-        if self._tar is not None and self._file is not None:
-            self._tar.close()
-            self._folder.known_sha256[self._name()] = self._file.close_and_hash()
-        self._tar = self._file = None
-
-
-class _HashedFile(io.FileIO):
-    """A file that hashes what is written to it, so that it need not be read again for that."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, "wb")
-        self._hash = hashlib.sha256()
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data)
-        self._hash.update(view)
-        written = 0
-        while written < len(view):
-            written += super().write(view[written:]) or 0
-        return written
-
-    def close_and_hash(self) -> str:
-        """Close it and give the SHA-256 of all that was written."""
-        self.close()
-        return self._hash.hexdigest()
 
 
 # --- what came of it ----------------------------------------------------------------------------

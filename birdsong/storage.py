@@ -5,32 +5,26 @@ chain; AWS_ENDPOINT_URL and STORAGE_EMULATOR_HOST are honoured. Errors of the ne
 can mend are retried here.
 """
 
-import functools
 import io
 import os
-import random
 import re
-import threading
-import time
 import urllib.error
 import urllib.request
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from birdsong import clouds
 from birdsong.artifacts import file_sha256, write_aside
-from birdsong.errors import BirdsongError, ConfigError, DataError, StorageError, UnreachableError
+from birdsong.errors import ConfigError, DataError, StorageError
 
 T = TypeVar("T")
 
 SCHEMES = ("s3", "gs", "demo", "file")
 LARGEST_MEMBER = 4 * 2**30
 """Most bytes that one member of a zip may unpack to; beyond it is taken for a zip bomb."""
-
-_WAITS_SECONDS = (0.5, 1.0, 2.0, 4.0)
-_CLIENT_LOCK = threading.RLock()
 
 
 def scheme_of(uri: str) -> str:
@@ -74,7 +68,7 @@ def list_bucket(source: str) -> Iterator[tuple[str, str, int]]:
     scheme, (bucket, prefix) = scheme_of(source), bucket_and_key(source)
     if prefix and not prefix.endswith("/"):
         prefix += "/"
-    for key, size in _attempt(source, lambda: _pages(scheme, bucket, prefix)):
+    for key, size in clouds.attempt(source, lambda: _pages(scheme, bucket, prefix)):
         name = key.removeprefix(prefix)
         if name and not name.endswith("/"):
             yield name, f"{scheme}://{bucket}/{key}", size
@@ -83,10 +77,12 @@ def list_bucket(source: str) -> Iterator[tuple[str, str, int]]:
 def _pages(scheme: str, bucket: str, prefix: str) -> Iterator[tuple[str, int]]:
     """Keys and sizes below a prefix; the first page is fetched at once, so that errors show."""
     if scheme == "s3":
-        pages = _s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        pages = clouds.s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         keys = ((item["Key"], item["Size"]) for page in pages for item in page.get("Contents", ()))
     else:
-        blobs = _gs().list_blobs(bucket, prefix=prefix, fields="items(name,size),nextPageToken")
+        blobs = clouds.gs().list_blobs(
+            bucket, prefix=prefix, fields="items(name,size),nextPageToken"
+        )
         keys = ((blob.name, int(blob.size)) for blob in blobs)
     first = next(keys, None)
 
@@ -96,7 +92,7 @@ def _pages(scheme: str, bucket: str, prefix: str) -> Iterator[tuple[str, int]]:
             try:
                 yield from keys
             except Exception as error:
-                raise _explained(f"{scheme}://{bucket}/{prefix}", error) from error
+                raise clouds.explained(f"{scheme}://{bucket}/{prefix}", error) from error
 
     return rest()
 
@@ -114,11 +110,11 @@ def size_of(uri: str) -> int:
             raise StorageError(f"{uri} cannot be read: {error.strerror or error}.") from error
     bucket, key = bucket_and_key(uri)
     if scheme == "s3":
-        head = _attempt(uri, lambda: _s3().head_object(Bucket=bucket, Key=key))
+        head = clouds.attempt(uri, lambda: clouds.s3().head_object(Bucket=bucket, Key=key))
         return int(head["ContentLength"])
-    blob = _attempt(uri, lambda: _gs().bucket(bucket).get_blob(key))
+    blob = clouds.attempt(uri, lambda: clouds.gs().bucket(bucket).get_blob(key))
     if blob is None:
-        raise _absent(uri)
+        raise clouds.absent(uri)
     return int(blob.size)
 
 
@@ -143,17 +139,17 @@ def read_range(uri: str, offset: int, size: int) -> bytes:
     if scheme == "s3":
 
         def get() -> bytes:
-            answer = _s3().get_object(Bucket=bucket, Key=key, Range=f"bytes={offset}-{last}")
+            answer = clouds.s3().get_object(Bucket=bucket, Key=key, Range=f"bytes={offset}-{last}")
             body: bytes = answer["Body"].read()
             return body
     else:
 
         def get() -> bytes:
-            blob = _gs().bucket(bucket).blob(key)
+            blob = clouds.gs().bucket(bucket).blob(key)
             body: bytes = blob.download_as_bytes(start=offset, end=last, checksum=None)
             return body
 
-    return _attempt(uri, get)
+    return clouds.attempt(uri, get)
 
 
 class _RangeReader(io.RawIOBase):
@@ -322,135 +318,3 @@ def _blocks(uri: str, sha256: str | None) -> Iterator[bytes]:
     total, step = size_of(uri), 8 * 2**20
     for start in range(0, total, step):
         yield read_range(uri, start, min(step, total - start))
-
-
-# --- the clouds ---------------------------------------------------------------------------------
-
-
-def _s3() -> Any:
-    with _CLIENT_LOCK:
-        return _s3_of(os.getpid(), os.environ.get("AWS_ENDPOINT_URL"))
-
-
-@functools.cache
-def _s3_of(process: int, endpoint: str | None) -> Any:
-    import boto3
-    from botocore.config import Config
-
-    # Names of hosts before the address are AWS's own habit; other servers want the plain path.
-    style = {"addressing_style": "path"} if endpoint else {}
-    return boto3.session.Session().client(
-        "s3",
-        config=Config(
-            retries={"mode": "standard", "max_attempts": 3},
-            max_pool_connections=64,
-            connect_timeout=10,
-            read_timeout=60,
-            s3=style,
-        ),
-    )
-
-
-def _gs() -> Any:
-    with _CLIENT_LOCK:
-        return _gs_of(os.getpid(), os.environ.get("STORAGE_EMULATOR_HOST"))
-
-
-@functools.cache
-def _gs_of(process: int, endpoint: str | None) -> Any:
-    from google.cloud import storage as google_storage
-
-    return google_storage.Client()
-
-
-def _attempt(uri: str, action: Callable[[], T]) -> T:
-    """Do something over the network, again after a wait where a retry can mend it."""
-    waits = iter(_WAITS_SECONDS)
-    while True:
-        try:
-            return action()
-        except BirdsongError:
-            raise
-        except Exception as error:
-            # The SDKs' errors share no base class; what cannot be mended is explained, not retried.
-            wait = next(waits, None)
-            if wait is None or not _passes(error):
-                raise _explained(uri, error) from error
-        time.sleep(wait * random.uniform(0.8, 1.2))
-
-
-def _status(error: Exception) -> int:
-    response = getattr(error, "response", None)
-    if isinstance(response, dict):
-        return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    code = getattr(error, "code", 0)
-    return code if isinstance(code, int) else 0
-
-
-def _passes(error: Exception) -> bool:
-    """Whether the same request may succeed a moment later."""
-    if _status(error):
-        return _status(error) in {408, 429} or _status(error) >= 500
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(
-        names
-        & {
-            "HTTPClientError",
-            "ConnectionError",
-            "IncompleteReadError",
-            "ResponseStreamingError",
-            "ChunkedEncodingError",
-            "ProtocolError",
-            "Timeout",
-            "RetryError",
-        }
-    )
-
-
-class AbsentError(StorageError):
-    """A place is reachable, but there is nothing at it."""
-
-
-def _absent(uri: str) -> AbsentError:
-    return AbsentError(f"{uri} does not exist. Check the bucket and the path.")
-
-
-def _explained(uri: str, error: Exception) -> BirdsongError:
-    """An error of an SDK in words that say what to do."""
-    if isinstance(error, BirdsongError):
-        return error
-    if isinstance(error, ImportError):
-        return StorageError(f"{uri} needs a package that is not here ({error}): birdsong[data].")
-    kind, status = type(error).__name__, _status(error)
-    scheme, (bucket, _) = uri.partition(":")[0], bucket_and_key(uri)
-    owner = "AWS" if scheme == "s3" else "Google Cloud"
-    login = (
-        "run `aws configure`, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the pod a "
-        "role"
-        if scheme == "s3"
-        else "run `gcloud auth application-default login`, set GOOGLE_APPLICATION_CREDENTIALS, or "
-        "give the pod a service account"
-    )
-    response = getattr(error, "response", None)
-    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
-    if "Credential" in kind or kind in {"RefreshError", "ProfileNotFound", "TokenRetrievalError"}:
-        return StorageError(f"{uri}: no valid {owner} credentials were found ({error}): {login}.")
-    if code == "NoSuchBucket":
-        return StorageError(
-            f"{uri}: the bucket {bucket!r} does not exist. Check its name, and AWS_ENDPOINT_URL "
-            "where it is not on AWS."
-        )
-    if status in {401, 403}:
-        return StorageError(
-            f"{uri}: access was refused ({code or status}). The credentials must allow listing the "
-            f"bucket {bucket!r} and reading its objects; for others {login}."
-        )
-    if status == 404:
-        return _absent(uri)
-    if status == 416:
-        return DataError(f"{uri} is shorter than expected; it changed or is damaged.")
-    if _passes(error):
-        return UnreachableError(
-            f"{uri} cannot be reached: {error}. Check the network and the endpoint, and run again."
-        )
-    return StorageError(f"{uri} cannot be read: {kind}: {error}.")

@@ -181,7 +181,7 @@ def _problems_of_places(values: Mapping[str, Any]) -> list[str]:
     """What register and train would say only hours later: no such registry, no such weights."""
     problems = []
     if registry := values.get("registry"):
-        from birdsong.registry import Place
+        from birdsong.registry_place import Place
 
         try:
             Place.parse(str(registry))

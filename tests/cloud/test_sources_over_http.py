@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from birdsong import demo_data, recordings, sources, storage
+from birdsong import clouds, demo_data, recordings, sources, storage
 from birdsong.config import IngestConfig
 from birdsong.errors import DataError, StorageError
 
@@ -96,15 +96,15 @@ def cloud(servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", servers["s3"])
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", servers["gs"])
-    monkeypatch.setattr(storage, "_WAITS_SECONDS", (0.05, 0.05))
+    monkeypatch.setattr(clouds, "_WAITS_SECONDS", (0.05, 0.05))
     forget_clients()
     yield servers
     forget_clients()
 
 
 def forget_clients() -> None:
-    storage._s3_of.cache_clear()
-    storage._gs_of.cache_clear()
+    clouds._s3_of.cache_clear()
+    clouds._gs_of.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -124,12 +124,12 @@ def packed(folder: Path) -> bytes:
 
 def put(kind: str, bucket: str, objects: dict[str, bytes]) -> None:
     if kind == "s3":
-        client = storage._s3()
+        client = clouds.s3()
         client.create_bucket(Bucket=bucket)
         for key, data in objects.items():
             client.put_object(Bucket=bucket, Key=key, Body=data)
     else:
-        made = storage._gs().create_bucket(bucket)
+        made = clouds.gs().create_bucket(bucket)
         for key, data in objects.items():
             made.blob(key).upload_from_string(data)
 

@@ -16,11 +16,12 @@ import pytest
 from kfp.dsl import Artifact, Metrics, Model
 from made_bundles import Stages, write_stages
 
-from birdsong import artifacts, registry
+from birdsong import artifacts, registry, registry_place
 from birdsong.bundle import bundle_sha256, verify_bundle
 from birdsong.config import RegisterConfig
 from birdsong.errors import ConfigError, DataError, StorageError
 from birdsong.registry import CHAMPION, fetch_bundle, list_versions
+from birdsong.registry_place import Place, client
 from components.register import register
 
 # MLflow's own code, not ours.
@@ -34,7 +35,7 @@ pytestmark = [
 def fresh_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with MLflow's tables, made once: making them takes seconds."""
     file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    registry._client(registry.Place.parse(f"sqlite:///{file}"))
+    client(Place.parse(f"sqlite:///{file}"))
     return file
 
 
@@ -234,7 +235,7 @@ def test_a_registry_that_is_not_there_says_to_run_first(tmp_path: Path) -> None:
 def test_a_locked_database_is_told_within_seconds(
     tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "_BUSY_SECONDS", 0.5)
+    monkeypatch.setattr(registry_place, "_BUSY_SECONDS", 0.5)
     other = sqlite3.connect(place.removeprefix("sqlite:///"))
     other.execute("BEGIN EXCLUSIVE")
     try:
@@ -248,7 +249,8 @@ def test_a_locked_database_is_told_within_seconds(
 def test_a_kill_while_the_database_is_made_does_not_spoil_it(tmp_path: Path) -> None:
     address = f"sqlite:///{tmp_path / 'registry/mlflow.db'}"
     program = (
-        "import sys; from birdsong.registry import Place, _Shelf\n"
+        "import sys; from birdsong.registry_place import Place\n"
+        "from birdsong.registry import _Shelf\n"
         "place = Place.parse(sys.argv[1])\n"
         "with place.locked(): _Shelf(place)\n"
     )

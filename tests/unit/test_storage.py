@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from birdsong import sources, storage
+from birdsong import clouds, sources, storage
 from birdsong.errors import ConfigError, DataError, StorageError
 
 
@@ -197,7 +197,7 @@ def test_a_fetched_file_is_not_fetched_again(tmp_path: Path) -> None:
 
 
 def test_an_error_that_passes_is_tried_again_and_another_is_not(monkeypatch) -> None:
-    monkeypatch.setattr(storage, "_WAITS_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(clouds, "_WAITS_SECONDS", (0.0, 0.0))
     calls = []
 
     def flaky() -> str:
@@ -210,10 +210,10 @@ def test_an_error_that_passes_is_tried_again_and_another_is_not(monkeypatch) -> 
         calls.append(1)
         raise KeyError("no such thing")
 
-    assert storage._attempt("s3://b/k", flaky) == "done"
+    assert clouds.attempt("s3://b/k", flaky) == "done"
     calls.clear()
     with pytest.raises(StorageError, match="no such thing"):
-        storage._attempt("s3://b/k", wrong)
+        clouds.attempt("s3://b/k", wrong)
     assert len(calls) == 1
 
 
