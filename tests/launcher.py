@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format
+from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from birdsong.kubeflow.compiling import Compiled
-from birdsong.kubeflow.nonces import container_of
+from birdsong.kubeflow.nonces import container_of, executor_of
 from birdsong.runs import graph
 
 PLACES = {"minio": Path("/minio"), "s3": Path("/s3")}
@@ -36,6 +37,7 @@ class Launcher:
         store: A folder in place of the object store.
         scheme: minio or s3.
         environment: What a pod sets beside its own.
+        contained: Each step runs in a container of its image, as Kubernetes starts it.
         outputs: Step to its artifacts, as the launcher tells them to the backend.
         logs: Step to what it printed.
     """
@@ -45,6 +47,7 @@ class Launcher:
     store: Path
     scheme: str = "minio"
     environment: dict[str, str] = field(default_factory=dict)
+    contained: bool = False
     outputs: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     logs: dict[str, str] = field(default_factory=dict)
     run_id: str = field(default_factory=lambda: str(uuid.uuid4()))
@@ -116,6 +119,9 @@ class Launcher:
         words = [*container["command"], *container["args"]]
         command = [executor_input if word == "{{$}}" else word for word in words]
         declared = {entry["name"]: entry["value"] for entry in container.get("env", [])}
+        if self.contained:
+            start = self._as_kubernetes_starts_it(step, pod, {**declared, **self.environment})
+            return self._ended(step, [*start, container["image"], *command], pod, dict(os.environ))
         (pod / "tmp").mkdir()
         environment = {
             "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
@@ -126,6 +132,34 @@ class Launcher:
             **declared,
             "HOME": str(pod / "tmp"),
         }
+        return self._ended(step, command, pod, environment)
+
+    def _as_kubernetes_starts_it(
+        self, step: str, pod: Path, environment: dict[str, str]
+    ) -> list[str]:
+        """User and mounts of the compiled pipeline, and what the backend adds by itself."""
+        label = executor_of(self.compiled.pipeline, step)
+        platform = self.compiled.platform["platforms"]["kubernetes"]["deploymentSpec"]
+        config = json_format.ParseDict(
+            platform["executors"][label], kubernetes_executor_config_pb2.KubernetesExecutorConfig()
+        )
+        user = config.security_context
+        words = ["docker", "run", "--rm", "--network", "host"]
+        words += ["--user", f"{user.run_as_user}:{user.run_as_group}", "--read-only"]
+        words += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+        for mount in config.empty_dir_mounts:
+            words += ["--tmpfs", f"{mount.mount_path}:mode=1777,exec"]
+        # As the emptyDir volumes of KFP's own folders: anybody may write there.
+        for place in (self.seen, pod):
+            place.mkdir(parents=True, exist_ok=True)
+            for folder in (place, *(p for p in place.rglob("*") if p.is_dir())):
+                folder.chmod(0o777)
+            words += ["--volume", f"{place}:{place}"]
+        for name, value in environment.items():
+            words += ["--env", f"{name}={value}"]
+        return words
+
+    def _ended(self, step: str, command: list[str], pod: Path, environment: dict[str, str]) -> int:
         done = subprocess.run(
             command,
             stdout=subprocess.PIPE,
