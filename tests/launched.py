@@ -86,7 +86,8 @@ def mlflow_as_in_the_manifest(folder: Path) -> Iterator[str]:
     """The server of k8s/overlays/mlflow with its own options, at another place and port."""
     documents = yaml.safe_load_all((ROOT / "k8s/overlays/mlflow/mlflow.yaml").read_text())
     deployment = next(d for d in documents if d["kind"] == "Deployment")
-    command: list[str] = deployment["spec"]["template"]["spec"]["containers"][0]["command"]
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    command: list[str] = container["command"]
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -102,6 +103,7 @@ def mlflow_as_in_the_manifest(folder: Path) -> Iterator[str]:
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=folder,
+            env=os.environ | {entry["name"]: entry["value"] for entry in container["env"]},
             start_new_session=True,
         )
     try:
