@@ -161,6 +161,24 @@ def test_a_log_is_followed_while_its_step_works_and_searched(page: "Page", runs:
     assert page.locator(".log b").count() == 0
 
 
+def test_a_log_shows_the_steps_own_lines_and_kfps_when_asked(page: "Page", runs: Path) -> None:
+    run = make_run(runs)
+    executor = "[KFP Executor 2026-01-01 00:00:00,000 INFO]: "
+    inputs = '{\n    "inputs": {\n        "a": {}\n    }\n}\n'
+    (run.folder / "logs/train.log").write_text(
+        f"{executor}Looking for it\n{executor}Got executor_input:\n{inputs}"
+        f"a wren\n{executor}Wrote\n"
+    )
+    page.evaluate(f"location.hash = '#/run/{run.id}/graph/step:train'")
+    page.get_by_role("tab", name="Log").click()
+    log = page.locator(".log")
+    page.locator(".log", has_text="a wren").wait_for()
+    assert log.inner_text().strip() == "a wren"
+    page.get_by_label("KFP's lines").check()
+    page.locator(".log", has_text="inputs").wait_for()
+    assert log.inner_text().count("KFP Executor") == 3
+
+
 def test_a_failed_step_is_found_from_the_list(page: "Page", runs: Path) -> None:
     make_run(runs)
     with start("chain", runs, '{"how": "birdsong"}') as child:

@@ -96,6 +96,8 @@ export function lineageTable(run, found, open) {
     one.run === run.id ? "this run" : h("a", { href: `#/run/${encodeURIComponent(one.run)}` }, one.run)]), { label: "Lineage" });
 }
 
+const KFP_LINES = /^\[KFP Executor [^\]]*\]: (?:Got executor_input:\n\{\n[^]*?\n\}\n|[^\n]*\n?)/gm;
+
 function logView(run, step) {
   let start = 0, end = 0, text = "", wanted = "";
   const state = h("p", { class: "soft", role: "status" });
@@ -106,8 +108,10 @@ function logView(run, step) {
     text = found.text + text; start = found.start; draw(false);
   } }, "Load earlier lines");
   const follow = h("input", { type: "checkbox", checked: true, "data-key": "follow" });
+  const kfp = h("input", { type: "checkbox", "data-key": "kfp lines", onchange: () => draw(true) });
   const draw = (toEnd) => {
-    const lines = text.split("\n");
+    // KFP's executor prints all inputs and its own steps before and after those of the step.
+    const lines = (kfp.checked ? text : text.replace(KFP_LINES, "")).split("\n");
     const fitting = wanted ? lines.filter((line) => line.toLowerCase().includes(wanted)) : lines;
     if (wanted) shown.replaceChildren(...fitting.flatMap((line) => [...marked(line, wanted), "\n"]));
     else shown.textContent = fitting.join("\n");
@@ -127,7 +131,7 @@ function logView(run, step) {
   follower = setTimeout(more, 0);
   return [
     h("div", { class: "bar" }, h("input", { type: "search", placeholder: "Search the log", "aria-label": "Search the log", "data-key": "log search", oninput: (event) => { wanted = event.target.value.toLowerCase(); draw(false); } }),
-      step.state === "RUNNING" ? h("label", {}, follow, " follow") : null, earlier),
+      step.state === "RUNNING" ? h("label", {}, follow, " follow") : null, h("label", {}, kfp, " KFP's lines"), earlier),
     shown, state];
 }
 
