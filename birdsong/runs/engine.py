@@ -14,7 +14,18 @@ from typing import Any, Protocol
 
 from birdsong.errors import BirdsongError, DataError
 from birdsong.progress import Update
-from birdsong.runs import code, graph, leftovers, lint, retries, reuse, runners, seams, watchdog
+from birdsong.runs import (
+    code,
+    graph,
+    leftovers,
+    lint,
+    made,
+    retries,
+    reuse,
+    runners,
+    seams,
+    watchdog,
+)
 from birdsong.runs.record import Run, State, Step, now
 from birdsong.runs.recorder import Recorder
 from birdsong.runs.signals import Cancel, Cancelled
@@ -187,9 +198,9 @@ class _Host:
             if outputs is None:
                 self._fail(call, self._why(call.name, log))
                 return None
-            missing = _missing(call.declared, outputs)
-            if missing:
-                self._end(call.name, State.FAILED, error=missing)
+            lost = made.missing(call.declared, outputs)
+            if lost:
+                self._end(call.name, State.FAILED, error=lost)
                 return None
             recorded = {n: reuse.with_hash(seams.to_record(v)) for n, v in sorted(outputs.items())}
         except Cancelled:
@@ -198,12 +209,12 @@ class _Host:
         except Exception as problem:
             self._end(call.name, State.FAILED, error=_told(problem))
             return None
-        _name_pages(run.folder, call.name, recorded)
+        made.name_pages(run.folder, call.name, recorded)
         self._remember(recorded)
         # Code or a source that was edited meanwhile: nobody knows which of both was at work.
         if call.name not in self.known or self.keys.key(call.component, inputs) != key:
             key = None
-        self._end(call.name, State.SUCCEEDED, key=key, code=ran, **_made(recorded))
+        self._end(call.name, State.SUCCEEDED, key=key, code=ran, **made.changes(recorded))
         return outputs
 
     def _take(self, call: seams.Call, known: Mapping[str, Any]) -> seams.Outputs | None:
@@ -231,7 +242,7 @@ class _Host:
     ) -> seams.Outputs:
         recorded = {output: dict(value) for output, value in found.outputs.items()}
         self._remember(recorded)
-        _name_pages(self.recorder.run.folder, name, recorded)
+        made.name_pages(self.recorder.run.folder, name, recorded)
         self._end(
             name,
             State.REUSED,
@@ -240,7 +251,7 @@ class _Host:
             key=found.key,
             code=found.code,
             **known,
-            **_made(recorded),
+            **made.changes(recorded),
         )
         return {output: seams.from_record(value) for output, value in recorded.items()}
 
@@ -331,9 +342,9 @@ class _Host:
             if kind == "system.HTML"
             and (place := run.folder / "artifacts" / call.name / name).is_file()
         }
-        _name_pages(run.folder, call.name, pages)
+        made.name_pages(run.folder, call.name, pages)
         for name, page in pages.items():
-            error = error.replace(page["path"], str(_page(run.folder, call.name, name)))
+            error = error.replace(page["path"], str(made.page(run.folder, call.name, name)))
         outputs = {name: {**reuse.with_hash(page), "metadata": {}} for name, page in pages.items()}
         self._end(call.name, State.FAILED, error=error, outputs=outputs)
 
@@ -361,50 +372,3 @@ def _told(problem: Exception) -> str:
         )
     own = isinstance(problem, BirdsongError)
     return str(problem) if own else f"{type(problem).__name__}: {problem}"
-
-
-def _made(recorded: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    metrics = {
-        name: value
-        for output in recorded.values()
-        if output["type"] == "system.Metrics"
-        for name, value in sorted(output["metadata"].items())
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
-    return {"outputs": recorded, "metrics": metrics, "error": None}
-
-
-def _missing(declared: Mapping[str, str], outputs: Mapping[str, Any]) -> str | None:
-    """Name the outputs that a step ended without; kfp.local lets the next step stumble on them."""
-    lost = [
-        name
-        for name, kind in declared.items()
-        if name not in outputs
-        or (
-            kind.startswith("system.")
-            and kind not in reuse.NO_FILE
-            and hasattr(outputs[name], "path")
-            and reuse.is_here(outputs[name].uri)
-            and not Path(outputs[name].path).exists()
-        )
-    ]
-    if not lost:
-        return None
-    return f"The step ended well but made no {', '.join(lost)}."
-
-
-def _name_pages(folder: Path, step: str, outputs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Give HTML outputs, which kfp writes without an ending, a name that browsers open."""
-    for name, output in outputs.items():
-        if output["type"] == "system.HTML" and Path(output["path"]).is_file():
-            page = _page(folder, step, name)
-            page.parent.mkdir(exist_ok=True)
-            page.unlink(missing_ok=True)
-            try:
-                page.hardlink_to(output["path"])
-            except OSError:
-                page.write_bytes(Path(output["path"]).read_bytes())
-
-
-def _page(folder: Path, step: str, output: str) -> Path:
-    return folder / "pages" / f"{step.replace('/', '.')}.{output}.html"

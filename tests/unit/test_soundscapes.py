@@ -13,7 +13,7 @@ from birdsong.errors import ConfigError, DataError
 from birdsong.frame_metrics import read_frame_labels
 from birdsong.kubeflow import arguments as cluster_arguments
 from birdsong.kubeflow.settings import ClusterSettings
-from birdsong.runs import arguments, reuse, surroundings
+from birdsong.runs import arguments, outside, surroundings
 from birdsong.scoring import Scorer
 from birdsong.soundscapes import find_recordings, measure, score_frames
 
@@ -131,9 +131,9 @@ def test_a_run_sees_the_table_and_the_recordings_beside_it(tmp_path: Path) -> No
     assert found == {"frame_labels": str(table)}
     mounts = surroundings.mounts({"frame_labels": str(table)}, tmp_path / "runs")
     assert [(one.source, one.writable) for one in mounts[1:]] == [(table.parent, False)]
-    before = reuse.outside({"frame_labels": str(table)})
+    before = outside.state({"frame_labels": str(table)})
     (table.parent / "7.wav").write_bytes(b"new")
-    assert reuse.outside({"frame_labels": str(table)}) != before
+    assert outside.state({"frame_labels": str(table)}) != before
 
 
 def test_no_pod_sees_a_table_of_this_machine(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from branching_pipeline import branching, contents
 
 from birdsong import image_code
-from birdsong.runs import code, engine, graph, record, rerun, reuse
+from birdsong.runs import code, engine, graph, outside, record, rerun, reuse
 from birdsong.runs.record import Run, State
 
 IR = graph.as_ir(branching)
@@ -218,17 +218,17 @@ def test_a_source_folder_is_known_by_names_sizes_and_times(tmp_path: Path) -> No
     folder = tmp_path / "birds"
     (folder / "a").mkdir(parents=True)
     (folder / "a" / "1.ogg").write_bytes(b"x")
-    stamps = [reuse.outside({"source": str(folder)})]
+    stamps = [outside.state({"source": str(folder)})]
     time.sleep(0.01)
     (folder / "a" / "1.ogg").write_bytes(b"y")
-    stamps.append(reuse.outside({"source": str(folder)}))
+    stamps.append(outside.state({"source": str(folder)}))
     (folder / "a" / "1.ogg").rename(folder / "a" / "2.ogg")
-    stamps.append(reuse.outside({"source": str(folder)}))
+    stamps.append(outside.state({"source": str(folder)}))
     (folder / "b").symlink_to(folder / "a")
     (folder / "c").symlink_to(folder)  # a loop must end
     (folder / "d").symlink_to(tmp_path / "nowhere")
-    stamps.append(reuse.outside({"source": str(folder)}))
-    assert stamps[3] == reuse.outside({"source": str(folder)})
+    stamps.append(outside.state({"source": str(folder)}))
+    assert stamps[3] == outside.state({"source": str(folder)})
     assert len(set(stamps)) >= 3
     assert None not in stamps
 
@@ -236,26 +236,26 @@ def test_a_source_folder_is_known_by_names_sizes_and_times(tmp_path: Path) -> No
 def test_a_zip_is_known_by_size_and_time_and_songs_by_code(tmp_path: Path) -> None:
     place = tmp_path / "b.zip"
     place.write_bytes(b"1")
-    first = reuse.outside({"source": str(place)})
+    first = outside.state({"source": str(place)})
     place.write_bytes(b"12")
-    assert first != reuse.outside({"source": str(place)})
-    assert reuse.outside({"source": "demo:?species=3"}) == ""
+    assert first != outside.state({"source": str(place)})
+    assert outside.state({"source": "demo:?species=3"}) == ""
 
 
 @pytest.mark.parametrize("source", ["s3://bucket/x", "gs://bucket/x", "/not/there"])
 def test_a_place_that_cannot_be_told_cheaply_gives_no_key(source: str) -> None:
-    assert reuse.outside({"source": source}) is None
+    assert outside.state({"source": source}) is None
 
 
 def test_weights_are_known_by_their_hash_or_by_their_file(tmp_path: Path) -> None:
     file = tmp_path / "w.h5"
     file.write_bytes(b"1")
-    assert reuse.outside({"weights": "imagenet"}) == ""
-    assert reuse.outside({"weights": "models:/birdsong/1"}) is None
-    assert reuse.outside({"weights": "https://x/y", "weights_sha256": "ab"}) == ""
-    first = reuse.outside({"weights": str(file)})
+    assert outside.state({"weights": "imagenet"}) == ""
+    assert outside.state({"weights": "models:/birdsong/1"}) is None
+    assert outside.state({"weights": "https://x/y", "weights_sha256": "ab"}) == ""
+    first = outside.state({"weights": str(file)})
     file.write_bytes(b"12")
-    assert reuse.outside({"weights": str(file)}) not in (first, None)
+    assert outside.state({"weights": str(file)}) not in (first, None)
 
 
 def test_whole_numbers_and_fractions_of_the_compiled_form_give_one_key() -> None:

@@ -10,7 +10,7 @@ from branching_pipeline import IMAGE
 from kfp import dsl
 from small_pipelines import choosing, last
 
-from birdsong.runs import engine, graph, record, rerun, resolved, reuse
+from birdsong.runs import engine, graph, outside, record, rerun, resolved, reuse
 from birdsong.runs.record import State
 
 
@@ -130,7 +130,7 @@ def test_a_registration_stands_while_the_registry_holds_the_version(
     registered: Registered,
 ) -> None:
     values, outputs, _ = registered
-    assert reuse.still_holds("register", values, outputs)
+    assert outside.still_holds("register", values, outputs)
 
 
 @pytest.mark.parametrize(
@@ -148,18 +148,18 @@ def test_a_registration_that_the_registry_does_not_hold_any_more_is_done_again(
 ) -> None:
     values, outputs, file = registered
     change(file, statement)
-    assert not reuse.still_holds("register", values, outputs)
+    assert not outside.still_holds("register", values, outputs)
 
 
 def test_a_registration_is_done_again_without_its_registry_or_its_bundle(
     registered: Registered, tmp_path: Path
 ) -> None:
     values, outputs, file = registered
-    assert not reuse.still_holds("register", values | {"registry": "http://here"}, outputs)
+    assert not outside.still_holds("register", values | {"registry": "http://here"}, outputs)
     (tmp_path / "kept").rename(tmp_path / "elsewhere")
-    assert not reuse.still_holds("register", values, outputs)
+    assert not outside.still_holds("register", values, outputs)
     file.unlink()
-    assert not reuse.still_holds("register", values, outputs)
+    assert not outside.still_holds("register", values, outputs)
     assert not file.exists()  # a look does not make one
 
 
@@ -168,8 +168,8 @@ def test_a_refusal_by_the_champion_is_asked_for_again(registered: Registered) ->
     place = Path(outputs["version"]["path"]) / "version.json"
     place.write_text(place.read_text().replace('"registered"', '"rejected"'))
     change(file, "UPDATE model_version_tags SET value = 'rejected' WHERE key = 'status'")
-    assert reuse.still_holds("register", values, outputs)
-    assert not reuse.still_holds("register", values | {"gate": "champion"}, outputs)
+    assert outside.still_holds("register", values, outputs)
+    assert not outside.still_holds("register", values | {"gate": "champion"}, outputs)
 
 
 def test_records_from_before_there_were_keys_are_read_and_can_be_resumed(tmp_path: Path) -> None:
