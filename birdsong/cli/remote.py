@@ -92,9 +92,9 @@ def start(access: "Access", request: "Request", *, wait: bool) -> int:
         )
     else:
         typer.echo(f"started {request.run_name}")
-    typer.echo(f"run  {run_id}")
     typer.echo(f"page {following.link(access.host, run_id, os.environ)}")
     if not wait:
+        typer.echo(f"run {run_id}")
         _next(f"runs show {run_id}", access.host)
         return 0
     return watch(backend, run_id, request.compiled)
@@ -175,7 +175,6 @@ def resume(name: str, host: str, auth: str, cluster: Path | None, *, wait: bool,
             f"step that failed: rerun {run.id} --from STEP --host {host}"
         ) from None
     typer.echo(f"resumed {run.note}")
-    typer.echo(f"run  {run.id}")
     typer.echo(f"page {following.link(host, run.id, os.environ)}")
     return watch(backend, run.id, compiled, not_yet=run.state) if wait else 0
 

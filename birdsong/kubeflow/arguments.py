@@ -59,6 +59,7 @@ def resolve(
         values = graph.defaults(ir) | taken | given
         profile = profile or profile_of(values)
     values["registry"] = values["registry"] or cluster.registry
+    arguments.refuse_secrets(values)
     for name in PLACES:
         if values[name]:
             values[name] = _place(name, str(values[name]), cluster)
@@ -102,13 +103,13 @@ def _check(values: dict[str, Any], cluster: ClusterSettings) -> None:
         )
     weights = str(values["weights"])
     named = weights in ("imagenet", "none") or weights.startswith("models:/")
-    if not named and "://" not in weights:
+    if not named and "://" not in weights.removeprefix("file://"):
         try:
             values["weights"] = _place("weights", weights, cluster)
         except ConfigError as error:
             problems.append(str(error))
     table = str(values["frame_labels"])
-    if table and "://" not in table:
+    if table and "://" not in table.removeprefix("file://"):
         try:
             values["frame_labels"] = _place("frame_labels", table, cluster)
         except ConfigError as error:
@@ -117,7 +118,7 @@ def _check(values: dict[str, Any], cluster: ClusterSettings) -> None:
     # Whether a pod finds the files is not known here.
     if not named:
         checked["weights"] = "none"
-    if "://" not in table:
+    if "://" not in table.removeprefix("file://"):
         checked["frame_labels"] = ""
     if problems:
         checked["registry"] = ""  # said already

@@ -99,6 +99,7 @@ def places(values: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         ConfigError: One cannot be read.
     """
+    refuse_secrets(values)
     names = [name for name in ("source", "no_call_source") if values.get(name)]
     found = {name: place(str(values[name]), name) for name in names}
     table = str(values.get("frame_labels") or "").removeprefix("file://")
@@ -141,12 +142,32 @@ def place(source: str, name: str = "source") -> str:
     return str(path)
 
 
+def refuse_secrets(values: Mapping[str, Any]) -> None:
+    """Refuse addresses with a name or password in them: records, pages and clusters show values.
+
+    Raises:
+        ConfigError: Names the parameters, not what they hold.
+    """
+    holding = [
+        name
+        for name, value in values.items()
+        if isinstance(value, str) and "@" in value.partition("://")[2].partition("/")[0]
+    ]
+    if holding:
+        raise ConfigError(
+            f"{', '.join(holding)}: a name or password does not belong into an address, which "
+            "records and pages show. MLflow takes MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD from the environment, buckets the credentials of their SDKs."
+        )
+
+
 def check(values: Mapping[str, Any]) -> None:
     """Build the settings of every stage, so that a value out of its range is seen at once.
 
     Raises:
         ConfigError: All findings, one line each.
     """
+    refuse_secrets(values)
     stages: list[tuple[type[config.Settings], dict[str, str]]] = [
         (config.IngestConfig, {}),
         (config.SplitConfig, {}),

@@ -1,5 +1,6 @@
 """The pipeline as a cluster gets it, read back with KFP's own messages."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from birdsong.errors import ConfigError
-from birdsong.kubeflow import compiling, settings
+from birdsong.kubeflow import arguments, compiling, settings
 from birdsong.kubeflow.compiling import Compiled
-from birdsong.runs import graph
+from birdsong.runs import graph, resolved
 from components import images
 from pipeline import birdsong
 
@@ -201,6 +202,18 @@ def test_claims_are_mounted_where_recordings_or_weights_are_read(whole: Compiled
     for step, config in kubernetes(whole).items():
         paths = [mount.mount_path for mount in config.pvc_mount]
         assert paths == (["/data"] if step in compiling.READ_PLACES else [])
+
+
+def test_places_reach_only_steps_that_claims_are_mounted_for() -> None:
+    reached = resolved.parameters(LOCAL)
+    places = {*arguments.PLACES, "weights", "frame_labels"}
+    told = {
+        name
+        for name, declared in LOCAL["root"]["inputDefinitions"]["parameters"].items()
+        if re.search("[Ff]older|file or URI|recordings beside", declared["description"])
+    }
+    assert told - {"registry", "layout"} == places
+    assert {s for s, names in reached.items() if names & places} == set(compiling.READ_PLACES)
 
 
 def test_images_are_pulled_once_and_with_the_given_secret(whole: Compiled) -> None:

@@ -69,6 +69,8 @@ def birdsong(
         ("registry=mlruns", "registry 'mlruns' is not understood"),
         ("registry=sqlite:mlflow.db", "registry 'sqlite:mlflow.db' is not understood"),
         ("registry=http://[mlflow", "is no address"),
+        ("registry=http://me:word@mlflow", "registry: a name or password does not belong"),
+        ("source=ftp://me:word@host", "source: a name or password does not belong"),
         ("weights=nowhere/best.weights.h5", "nowhere/best.weights.h5 does not exist"),
         ("weights=imagenet", "backbone tiny has no ImageNet weights"),
     ],
@@ -78,6 +80,7 @@ def test_a_setting_that_does_not_fit_is_refused_before_anything_starts(
 ) -> None:
     code, _, err = birdsong("run", "--set", setting)
     assert code == 2
+    assert "word@" not in err
     assert said in err
     assert "Traceback" not in err
     assert list(Path().iterdir()) == []
