@@ -150,7 +150,8 @@ def only(parent: Run, ir: graph.Ir, asked: str, settings: Iterable[str] = ()) ->
             f"{name} was never started in run {parent.id}, so it has no recorded inputs. "
             f"Go on with: resume {parent.id}"
         )
-    plan = Plan(parent, values_of(parent, ir, settings), note=f"rerun --only {name}")
+    note = " ".join([f"rerun --only {name}", *(f"--set {text}" for text in settings)])
+    plan = Plan(parent, values_of(parent, ir, settings), note=note)
     inputs = {key: dict(value) for key, value in old.inputs.items()}
     _verify(parent, old)
     task = resolved.inputs(ir, name, plan.values, {n: s.outputs for n, s in parent.steps.items()})
