@@ -89,7 +89,7 @@ def _curves(epochs: Sequence["Epoch"], best: int, baseline: float | None) -> Any
     left, right = figure.subplots(1, 2)
     numbers = [epoch.epoch for epoch in epochs]
     left.plot(numbers, [epoch.loss for epoch in epochs], color=pages.INK, label="training")
-    left.set(xlabel="epoch", ylabel="loss (cross-entropy)", ylim=(0, None))
+    left.set(xlabel="epoch", ylabel="loss (cross-entropy)")
     validated = [epoch for epoch in epochs if epoch.validation_accuracy is not None]
     if validated:
         at = [epoch.epoch for epoch in validated]
@@ -111,6 +111,7 @@ def _curves(epochs: Sequence["Epoch"], best: int, baseline: float | None) -> Any
         right.legend(loc="lower right", frameon=False)
     else:
         right.text(0.5, 0.5, "no validation recordings", ha="center", transform=right.transAxes)
+    left.set_ylim(0, None)  # last: it holds the upper end where it is then
     for axes in (left, right):
         axes.axvline(best, color=pages.FAINT, linewidth=1)
         axes.spines[["top", "right"]].set_visible(False)

@@ -20,7 +20,8 @@ Labels = npt.NDArray[np.int8]
 Floats = npt.NDArray[np.floating[Any]]
 
 HEADLINES = ("accuracy", "top3_accuracy", "macro_auc", "cmap", "map", "macro_f1")
-SHARES = ("accuracy", "top3_accuracy")
+SHARES = ("accuracy", "top3_accuracy", "map")
+"""Means over units of values between 0 and 1."""
 CENTRED = ("cmap", "macro_f1")
 """Figures that rise or fall where units are drawn twice; their intervals are set right."""
 
@@ -234,7 +235,11 @@ def headlines(
                 if figure in CENTRED
                 else bootstrap.percentiles
             )
-            told[name][figure] = how(float(values[name][figure][0]), drawn[name][figure], count)
+            found = how(float(values[name][figure][0]), drawn[name][figure], count)
+            if found.value in (0.0, 1.0) and found.low == found.high:
+                # All perfect, or all wrong: the draws are alike and would claim certainty.
+                found = Interval(found.value, None, None)
+            told[name][figure] = found
         difference = float(values[first][figure][0] - values[second][figure][0])
         draws = drawn[first][figure] - drawn[second][figure]
         differences[figure] = (

@@ -7,7 +7,7 @@ import numpy as np
 
 from birdsong import pages
 from birdsong.calibration import Reliability
-from birdsong.data_effects import FACTORS, points
+from birdsong.data_effects import FACTORS, FEWEST_SPECIES, points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,10 +72,15 @@ def reliability(pair: tuple[Reliability, Reliability], method: str) -> "Figure":
 
 
 def data(per_species: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> "Figure | None":
-    """ROC-AUC of each species against what training had of it; None without any."""
+    """ROC-AUC of each species against what training had of it; None where they are few or alike."""
     from matplotlib.figure import Figure
 
-    factors = [name for name in FACTORS if len(points(per_species, name))]
+    known = {name: points(per_species, name) for name in FACTORS}
+    factors = [
+        name
+        for name, found in known.items()
+        if len(found) >= FEWEST_SPECIES and np.ptp(found[:, 0]) > 0
+    ]
     if not factors:
         return None
     figure = Figure(figsize=(3 * len(factors), 3.2), layout="constrained")
@@ -86,7 +91,7 @@ def data(per_species: Mapping[str, Mapping[str, Any]], names: Mapping[str, str])
             for code, one in per_species.items()
             if one["training"].get(factor) is not None and one["network_auc"] is not None
         }
-        found = points(per_species, factor)
+        found = known[factor]
         sizes = [8 + 6 * one["test_recordings"] for one in shown.values()]
         axes.scatter(
             *found.T, s=sizes, color=pages.ACCENT, alpha=0.6, linewidth=0, clip_on=False, zorder=3
@@ -99,7 +104,8 @@ def data(per_species: Mapping[str, Mapping[str, Any]], names: Mapping[str, str])
             ticks = sorted({float(round(t)) if whole else float(f"{t:.2g}") for t in steps})
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.minorticks_off()
-        for place in np.argsort(found[:, 1], kind="stable")[:LABELLED]:
+        lowest = np.argsort(found[:, 1], kind="stable")[:LABELLED]
+        for place in lowest[found[lowest, 1] < 1]:
             code = list(shown)[place]
             axes.annotate(
                 names.get(code, code),

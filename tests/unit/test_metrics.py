@@ -278,6 +278,16 @@ def test_all_right_is_not_certain() -> None:
     assert found.high == 1
 
 
+def test_a_perfect_mean_over_species_claims_no_certainty() -> None:
+    labels = np.tile(np.eye(2, dtype=np.int8), (10, 1))
+    scores = np.where(labels == 1, 0.9, 0.1).astype(np.float32)
+    figures = {"network": _figures(scores, labels), "baseline": _figures(scores, labels)}
+    found = metrics.headlines(figures, list(range(20)), seed=0)[0]["network"]
+    for name in ("macro_auc", "cmap", "macro_f1"):
+        assert (found[name].value, found[name].low, found[name].high) == (1, None, None)
+    assert found["map"].low == pytest.approx(bootstrap.share(20, 20).low)
+
+
 def test_one_group_gives_a_figure_without_an_interval_and_none_gives_nothing() -> None:
     scores, labels = _random(5, 4)
     figures = {"network": _figures(scores, labels), "baseline": _figures(scores, labels)}
