@@ -123,8 +123,8 @@ def write_report(path: str | Path, findings: Findings) -> None:
             pages.paragraph(
                 "A recording's score is the highest of its windows of up to 60 s, a window's the "
                 "highest of its 5-second frames. A recording that is drawn twice for an interval "
-                "stands beside its copy, which lifts average precision; that is taken off again. A mean "
-                "over species at which no draw changes anything, as at 1.000, has no interval."
+                "stands beside its copy, which lifts average precision; that is taken off again. "
+                "A mean over species at which no draw changes anything, as at 1.000, has none."
             ),
             _figures(findings.metrics, "recording", "figures"),
             pages.paragraph(

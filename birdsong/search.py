@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from birdsong import artifacts, hyperparameters, progress, search_page, search_space, workers
+from birdsong.checkpoints import folder_beside
 from birdsong.config import Hyperparameters, TrainConfig, TuneConfig
 from birdsong.errors import ConfigError, DataError, StorageError
 from birdsong.trials import Trials
@@ -27,7 +28,7 @@ class Job:
 
     Attributes:
         development_path: Features of train and validation.
-        storage: The SQLite file of the trials.
+        storage: Folder of the trials.
         tune, train, start: As given to `tune`.
         number: Which of the processes it is.
     """
@@ -52,9 +53,9 @@ def tune(
 
     The first trial tries `start`. A trial whose best accuracy so far is below the median of the
     others at the same epoch is pruned; one that fails, as for a loss that is no number or for
-    lack of memory, is recorded with its reason and the search goes on. Trials are kept in a
-    SQLite file beside the output until the search is complete: after a kill, the same search goes
-    on with the trials that lack, the one that was under way among them.
+    lack of memory, is recorded with its reason and the search goes on. Until the search is
+    complete trials are kept where `checkpoints.folder_beside` says: after a kill, the same search
+    goes on with the trials that lack, the one that was under way among them.
 
     Args:
         development_path: Features of train and validation.
@@ -80,8 +81,8 @@ def tune(
         return {"trials_finished": 0.0, "trials_pruned": 0.0, "trials_failed": 0.0}
     started = time.monotonic()
     _check(development_path, tune, train)
-    place, identity = Path(hyperparameters_path), _identity(development_path, tune, train, start)
-    storage = place.parent / f".{place.name}.{identity}.sqlite"
+    identity = _identity(development_path, tune, train, start)
+    storage = folder_beside(hyperparameters_path) / f"search-{identity}"
     jobs = [
         Job(Path(development_path), storage, tune, train, start, number)
         for number in range(tune.workers)
@@ -125,7 +126,6 @@ def open_trials(job: Job) -> Trials:
     space = search_space.parse(job.tune.space)
     return Trials(
         job.storage,
-        "search",
         space.distributions(),
         space.start(job.start, job.train),
         job.tune.trials,
@@ -146,7 +146,7 @@ def work(job: Job) -> None:
             trials.finish(trial, _run(trial, features, job))
             progress.tell("search", len(trials.done()), job.tune.trials, "trials")
     finally:
-        trials.let_go()
+        trials.close()
 
 
 def _run(

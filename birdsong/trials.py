@@ -8,6 +8,7 @@ that was under way at a kill is known as such at once, and is done again, once.
 import contextlib
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -43,8 +44,7 @@ class Trials:
     """A search that goes on where it was.
 
     Args:
-        path: The SQLite file; made where it is absent.
-        name: Of the study within.
+        folder: Where its SQLite file and locks are; made where it is absent.
         distributions: What is searched, as Optuna's distributions.
         start: Values of the first trial.
         total: How many trials are wanted; may grow from one call to the next.
@@ -53,8 +53,7 @@ class Trials:
 
     def __init__(
         self,
-        path: Path,
-        name: str,
+        folder: Path,
         distributions: "Mapping[str, optuna.distributions.BaseDistribution]",
         start: Mapping[str, Any],
         total: int,
@@ -62,16 +61,20 @@ class Trials:
     ) -> None:
         import optuna
 
-        self.path, self.total = path, total
+        self.folder, self.total = folder, total
         self._distributions, self._seed = dict(distributions), seed
         self._held: int | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        # Shared by all that use the search, so that none removes it under another's hands.
+        self._user: int | None = os.open(folder / "users.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.flock(self._user, fcntl.LOCK_SH)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        path.parent.mkdir(parents=True, exist_ok=True)
         with self._alone():
             self.study = optuna.create_study(
-                study_name=name,
+                study_name="search",
                 storage=optuna.storages.RDBStorage(
-                    f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": _BUSY_SECONDS}}
+                    f"sqlite:///{folder / 'trials.sqlite'}",
+                    engine_kwargs={"connect_args": {"timeout": _BUSY_SECONDS}},
                 ),
                 load_if_exists=True,
                 direction="maximize",
@@ -135,10 +138,27 @@ class Trials:
         again = self._repeated()
         return [_row(trial, trial.number in again) for trial in self.study.get_trials()]
 
+    def close(self) -> None:
+        """Let go of everything; a claimed trial without an outcome counts as killed."""
+        self.let_go()
+        if self._user is not None:
+            os.close(self._user)
+            self._user = None
+
     def remove(self) -> None:
-        """Delete the file and its locks."""
-        for place in self.path.parent.glob(f"{self.path.name}*"):
-            place.unlink(missing_ok=True)
+        """Delete the folder, unless another process still uses it, and close."""
+        if self._user is None:
+            return
+        try:
+            fcntl.flock(self._user, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        else:
+            shutil.rmtree(self.folder)
+            with contextlib.suppress(OSError):  # others are kept beside it
+                self.folder.parent.rmdir()
+        finally:
+            self.close()
 
     def _ask(self) -> "optuna.Trial":
         import optuna
@@ -183,7 +203,7 @@ class Trials:
         return bool(failed == len(done) >= GIVE_UP_AFTER)
 
     def _lock_of(self, number: int) -> Path:
-        return self.path.with_name(f"{self.path.name}.trial-{number}.lock")
+        return self.folder / f"trial-{number}.lock"
 
     def _is_held(self, number: int) -> bool:
         try:
@@ -201,7 +221,7 @@ class Trials:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep other processes from claiming meanwhile."""
-        with self.path.with_name(f"{self.path.name}.lock").open("w") as lock:
+        with (self.folder / "claim.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 

@@ -10,6 +10,7 @@ import pytest
 from made_features import Take, song, write_features
 
 from birdsong import hyperparameters, search, search_page, search_space, training
+from birdsong.checkpoints import FOLDER_VARIABLE
 from birdsong.config import Hyperparameters, TrainConfig, TuneConfig
 from birdsong.errors import ConfigError, DataError, StorageError
 from birdsong.tensorflow_setup import tf
@@ -149,6 +150,23 @@ def test_a_killed_search_goes_on_without_losing_or_repeating_trials(
     rows = json.loads((tmp_path / "hyperparameters" / "trials.json").read_text())
     finished = [row for row in rows if row["state"] in {"complete", "pruned"}]
     assert len(finished) == 6
+
+
+def test_another_run_goes_on_where_a_killed_one_kept_its_trials(
+    development: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `resume` does: another folder of outputs, the same folder of checkpoints."""
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / ".checkpoints"))
+    killed, rest = Pretence(dies_at=3), Pretence()
+    monkeypatch.setattr(training, "fit", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(development, tmp_path / "first", trials=5)
+    assert len(list((tmp_path / ".checkpoints").glob("*/"))) == 1
+    monkeypatch.setattr(training, "fit", rest)
+    run(development, tmp_path / "second", trials=5)
+    assert len(rest.seen) == 3
+    assert rest.seen[0] == killed.seen[2]
+    assert not (tmp_path / ".checkpoints").exists()
 
 
 def test_without_validation_a_search_is_refused(tmp_path: Path) -> None:

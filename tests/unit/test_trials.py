@@ -10,7 +10,6 @@ from collections import Counter
 from pathlib import Path
 
 import optuna
-import pytest
 
 from birdsong import search_space
 from birdsong.config import Hyperparameters, TrainConfig
@@ -39,7 +38,7 @@ while (trial := trials.claim()) is not None:
 def open_trials(place: Path, total: int, seed: int = 0) -> Trials:
     space = search_space.parse("")
     start = space.start(Hyperparameters(dropout=0.1), TrainConfig())
-    return Trials(place / "trials.sqlite", "search", space.distributions(), start, total, seed)
+    return Trials(place / "kept" / "search", space.distributions(), start, total, seed)
 
 
 def worker(
@@ -174,5 +173,13 @@ def test_how_a_trial_ended_is_told(tmp_path: Path) -> None:
     assert told[2] == ("failed", None, [], "the loss is nan.")
     trials.remove()
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(FileNotFoundError):
-        trials.path.stat()
+
+
+def test_a_search_that_another_process_still_uses_is_not_removed(tmp_path: Path) -> None:
+    one, other = open_trials(tmp_path, 2), open_trials(tmp_path, 2)
+    run_here(one)
+    one.remove()
+    assert len(other.rows()) == 2
+    assert other.claim() is None
+    other.remove()
+    assert not (tmp_path / "kept").exists()
