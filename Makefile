@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 LOCK := docker/requirements/dev.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-long test-browser lint lock bench cluster cluster-down clean
+.PHONY: help demo test test-long test-browser test-docker images lint lock bench cluster cluster-down clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -18,13 +18,19 @@ demo: $(STAMP) ## Run the whole pipeline on generated songs, offline (minutes on
 	$(BIN)/python pipeline.py run --profile demo
 
 test: $(STAMP) ## The normal test suite (at most 12 minutes on 2 cores)
-	$(BIN)/pytest -m "not slow and not browser"
+	$(BIN)/pytest -m "not slow and not browser and not docker"
 
 test-long: $(STAMP) ## What takes longer; keeps the results in tests/LONG.md
-	$(BIN)/python tests/long.py
+	BIRDSONG_ENGINE=optional tests/docker/run.sh $(BIN)/python tests/long.py
 
 test-browser: $(STAMP) ## The page of runs in headless Chromium (about a minute; needs chromium)
 	$(BIN)/pytest -m browser
+
+test-docker: $(STAMP) ## Build the images and run the DAG in them (minutes; needs docker, or root)
+	tests/docker/run.sh $(BIN)/pytest -m "docker and not slow"
+
+images: $(STAMP) ## Build the images of this code, with a list of what is in each
+	PYTHON=$(BIN)/python docker/build.sh
 
 lint: $(STAMP) ## Style, format, strict types, and whether the locked requirements are up to date
 	$(BIN)/ruff check .

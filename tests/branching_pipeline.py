@@ -2,9 +2,11 @@
 
 `python branching_pipeline.py run RUNS [ARGUMENTS as JSON]` and
 `python branching_pipeline.py resume RUNS RUN` print the run's id and end as `birdsong run` does.
+BIRDSONG_RUNNER names the runner.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -139,19 +141,21 @@ def contents(run: Any) -> dict[str, Any]:
 
 
 def main(action: str, runs: Path, rest: str) -> int:
-    from birdsong.runs import engine, graph, record, rerun, signals
+    from birdsong.runs import engine, graph, record, rerun, runners, signals
     from birdsong.runs.record import State
 
+    ir = graph.as_ir(branching)
     more: dict[str, Any] = {}
     if action == "resume":
-        plan = rerun.resume(record.find(runs, rest), graph.as_ir(branching))
+        plan = rerun.resume(record.find(runs, rest), ir)
         values = plan.values
         more = {"pinned": plan.pinned, "parent": plan.parent.id}
     else:
         values = json.loads(rest)
         more = {"cache": action == "run-cached"}
     with signals.listening() as cancel:
-        run = engine.execute(branching, values, runs, cancel=cancel, **more)
+        runner = runners.make(os.environ.get("BIRDSONG_RUNNER", "subprocess"), ir, values, runs)
+        run = engine.execute(branching, values, runs, cancel=cancel, runner=runner, **more)
     print(run.id)
     return {State.SUCCEEDED: 0, State.CANCELLED: 130}.get(run.state, 1)
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,30 +31,41 @@ class DemoRun:
     exit_code: int
 
 
-@pytest.fixture(scope="session")
-def demo_run(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
-    """The whole DAG, once for all tests, on few generated songs and with a short training.
+def run_demo(folder: Path, *more: str) -> DemoRun:
+    """The whole DAG on few generated songs and with a short training.
 
     So little data cannot hold a rate of 1 %, so the promise is weaker and the gate is open.
     """
-    runs = tmp_path_factory.mktemp("demo") / "runs"
+    runs = folder / "runs"
     settings = ["epochs=3", "target_fpr=0.3", "gate=none", "golden=2", "trials=0"]
     command = [sys.executable, str(ROOT / "pipeline.py"), "run", "--profile", "demo"]
     command += ["--source", "demo:?species=3&recordings=12&seed=0", "--runs", str(runs)]
     done = subprocess.run(
-        [*command, *(part for text in settings for part in ("--set", text))],
+        [*command, *(part for text in settings for part in ("--set", text)), *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        cwd=tmp_path_factory.mktemp("elsewhere"),
+        cwd=folder,
         env={**os.environ, "PYTHONIOENCODING": "utf-8"},
     )
     return DemoRun(runs, done.stdout, done.returncode)
 
 
 @pytest.fixture(scope="session")
-def engine() -> Any:
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
+    """The whole DAG, once for all tests, a process for each step."""
+    return run_demo(tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture(scope="session")
+def demo_run_in_containers(engine: Any, tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
+    """The same, a container for each step."""
+    return run_demo(tmp_path_factory.mktemp("demo-in-containers"), "--runner", "docker")
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Any]:
     """A client of the container engine; all images of this code are there.
 
     Skips where they are not, but for `make test-docker`, which has built them.
@@ -70,4 +82,5 @@ def engine() -> Any:
         if os.environ.get("BIRDSONG_ENGINE_IS_THERE"):
             raise
         pytest.skip(f"{error} (make test-docker)")
-    return found
+    yield found
+    found.close()

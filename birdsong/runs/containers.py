@@ -166,14 +166,21 @@ def sweep(client: Any, runs: Path, run: str | None = None) -> int:
     return len(found)
 
 
-def sweep_if_any(runs: Path, of: Iterable[record.Run]) -> int:
-    """As `sweep`, where one of the runs used containers and there is an engine; else 0."""
+def left_if_any(runs: Path, of: Iterable[record.Run]) -> list[str]:
+    """Names of left-over containers, where one of the runs used containers and there is an engine.
+
+    Args:
+        runs: Folder of all runs.
+        of: The runs in it.
+    """
     if not any(run.runner == "docker" for run in of):
-        return 0
+        return []
     try:
-        return sweep(connect(), runs)
+        client = connect()
     except ConfigError:
-        return 0
+        return []
+    with contextlib.closing(client):
+        return [container["Names"][0].strip("/") for container in left_over(client, runs)]
 
 
 def end(mark: str, looks: int = 4) -> None:

@@ -81,6 +81,7 @@ class Containers:
         """Remove the containers with a mark."""
         for container in containers.with_labels(self._client, mark=mark.split("/")[0]):
             containers.remove(self._client, container["Id"])
+        self._client.close()
 
     def _settings(self, job: Job) -> dict[str, Any]:
         """What the engine is asked to create."""
@@ -249,6 +250,8 @@ class StepContainer:
             pass  # the container was removed, or the engine is gone; `wait` finds out
         finally:
             self._ended.set()
+            with contextlib.suppress(Exception):
+                output.close()
 
     def _measure(self) -> None:
         from docker.errors import APIError

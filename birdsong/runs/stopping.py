@@ -48,12 +48,20 @@ def signal_engine(run: Run) -> None:
 def stop(run: Run, wait_seconds: float = 60.0) -> Run:
     """Cancel a run and wait until its record says how it ended.
 
+    Of a run whose engine is dead, containers that nobody removed are removed.
+
     Returns:
         Its last record; still RUNNING when that did not happen in `wait_seconds`.
 
     Raises:
         ConfigError: It cannot be stopped from here.
     """
+    if run.state == State.DIED and run.runner == "docker":
+        from birdsong.runs import containers
+
+        with contextlib.closing(containers.connect()) as client:
+            if containers.sweep(client, run.folder.parent, run.id):
+                return run
     signal_engine(run)
     began, urged = time.monotonic(), False
     while (passed := time.monotonic() - began) < wait_seconds:

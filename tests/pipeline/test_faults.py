@@ -21,10 +21,14 @@ from typing import Any
 
 import pytest
 from branching_pipeline import branching, contents
-from made_engines import client, of_runs_folder
+from made_engines import of_runs_folder, remove
 
 from birdsong.errors import DataError
+<<<<<<< HEAD
 from birdsong.runs import containers, engine, graph, record, rerun, runners, signals
+=======
+from birdsong.runs import engine, graph, record, rerun, runners
+>>>>>>> f8496c1 (Test runs in containers for real: outputs, user, read-only root, secrets, limits, exit codes, cancelling, kills)
 from birdsong.runs.record import Run, State
 
 VALUES: dict[str, Any] = {"pause": 0.15, "children": True}
@@ -134,7 +138,7 @@ def kill(child: Any, runs: Path, target: str, before: str | None) -> Kill:
         at_work = next((s for s in run.steps.values() if s.state == State.RUNNING), None)
     pids, number = [], signal.SIGKILL
     if target == "container" and at_work is not None and at_work.container:
-        containers.remove(client(), at_work.container)
+        remove(at_work.container)
         if child.is_alive():  # at most it goes on to fail the step, or the container had ended
             child.join(120)
         return Kill(target, at_work.name)
