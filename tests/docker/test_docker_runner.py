@@ -272,7 +272,9 @@ def test_a_container_that_is_removed_from_outside_fails_its_step(tmp_path: Path)
     run = wait_for_step(tmp_path, "begin")
     remove(run.steps["begin"].container or "")
     assert child.wait(60) == 1
-    assert "removed from outside" in (only_run(tmp_path).steps["begin"].error or "")
+    # Which of the two depends on whether the engine had kept it long enough to be asked.
+    error = only_run(tmp_path).steps["begin"].error or ""
+    assert "removed from outside" in error or "killed (signal 9" in error
 
 
 @pytest.mark.parametrize("seed", range(4))
