@@ -24,11 +24,7 @@ from branching_pipeline import branching, contents
 from made_engines import of_runs_folder, remove
 
 from birdsong.errors import DataError
-<<<<<<< HEAD
-from birdsong.runs import containers, engine, graph, record, rerun, runners, signals
-=======
-from birdsong.runs import engine, graph, record, rerun, runners
->>>>>>> f8496c1 (Test runs in containers for real: outputs, user, read-only root, secrets, limits, exit codes, cancelling, kills)
+from birdsong.runs import engine, graph, record, rerun, runners, signals
 from birdsong.runs.record import Run, State
 
 VALUES: dict[str, Any] = {"pause": 0.15, "children": True}
