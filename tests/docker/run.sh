@@ -34,7 +34,8 @@ if ! docker version >/dev/null 2>&1; then
         install docker.io iptables || skip "docker.io cannot be installed here."
     fi
     log=$(mktemp)
-    dockerd >"$log" 2>&1 &
+    # Places of its own, so that what a killed engine left in the usual ones is not in the way.
+    dockerd --exec-root "$log.d" --pidfile "$log.pid" >"$log" 2>&1 &
     engine=$!
     trap 'kill "$engine" 2>/dev/null; wait "$engine" 2>/dev/null || true' EXIT
     for _ in $(seq 60); do
