@@ -155,11 +155,7 @@ def examine(runs: Path) -> dict[str, dict[str, object]]:
     gcp = gcp_credentials(os.environ, Path.home())
     ways = {
         "processes": here,
-        "docker": _missing(
-            (True, _LATER),
-            (docker is None, "Docker is not installed."),
-            (docker == "", "Docker is installed but its engine does not answer."),
-        ),
+        "docker": _containers(),
         "kubeflow": _missing(
             (not _has("kfp-kubernetes"), "kfp-kubernetes is not installed (extra cli)."),
             (kubectl is None, "kubectl is not installed."),
@@ -197,6 +193,22 @@ def examine(runs: Path) -> dict[str, dict[str, object]]:
         "credentials": {"aws": aws, "gcp": gcp},
         "ways": dict(ways),
     }
+
+
+def _containers() -> list[str]:
+    """What is missing for a container per step."""
+    import contextlib
+
+    from birdsong.errors import ConfigError
+    from birdsong.runs import containers
+    from components import images
+
+    try:
+        with contextlib.closing(containers.connect()) as client:
+            containers.images(client, [images.DATA, images.TRAIN, images.CLOUD])
+    except ConfigError as error:
+        return [str(error)]
+    return []
 
 
 def _missing(*findings: tuple[bool, str]) -> list[str]:

@@ -363,9 +363,31 @@ def test_doctor_says_that_runs_work_here_and_what_else_is_missing(birdsong: Comm
     code, out, _ = birdsong("doctor")
     assert code == 0
     assert "ready    run here, a process per step" in out
-    for way in ("docker", "sagemaker"):  # whatever this machine has
-        assert findings["ways"][way][0] == "It is not in this version."
+    # Whatever this machine has.
+    assert findings["ways"]["sagemaker"][0] == "It is not in this version."
     assert out.count("ready  ") == sum(not lacks for lacks in findings["ways"].values())
+
+
+def test_doctor_says_what_is_missing_for_containers(
+    birdsong: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///no/such/docker.sock")
+    code, out, _ = birdsong("doctor")
+    assert code == 0
+    assert "not yet  run here, a container per step" in out
+    assert "No container engine answers at /no/such/docker.sock" in out
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_run_in_containers_without_an_engine_is_refused_before_it_starts(
+    birdsong: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, more: list[str]
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///no/such/docker.sock")
+    runs = tmp_path / "runs"
+    code, _, err = birdsong("run", "--runner", "docker", "--runs", str(runs), *more)
+    assert code == 2
+    assert "No container engine answers" in err
+    assert not runs.exists()
 
 
 def test_doctor_never_prints_a_credential(
