@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -458,6 +459,7 @@ def test_ctrl_c_ends_the_watching_and_not_the_run(
 ) -> None:
     import _thread
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
     fake.slow = True
     monkeypatch.setattr(time, "sleep", lambda seconds: threading.Event().wait(0.2))
     get = fake.get_run
@@ -468,7 +470,10 @@ def test_ctrl_c_ends_the_watching_and_not_the_run(
         return get(query, body, kind, which)
 
     monkeypatch.setattr(fake, "get_run", interrupting)
-    code, _, err = submit(birdsong, fake, "--wait")
+    try:
+        code, _, err = submit(birdsong, fake, "--wait")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert code == 130
     assert "goes on" in err
     assert only_run(fake)["state"] in ("PENDING", "RUNNING")

@@ -1,5 +1,6 @@
 """`make cluster` and `make cluster-down`, with programs on PATH that record and fail as told."""
 
+import contextlib
 import json
 import os
 import re
@@ -92,7 +93,8 @@ def place(tmp_path: Path) -> Iterator[Place]:
     found.set(fail={}, answers={})
     yield found
     for file in (tmp_path / "state").rglob("*.pid"):
-        os.kill(int(file.read_text()), signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(file.read_text()), signal.SIGKILL)
 
 
 def index(calls: list[str], part: str) -> int:
