@@ -1,4 +1,6 @@
-"""Every step in its image as a pod of Kubeflow starts it: our user, no rights, a read-only root."""
+"""Every step in its image with the user and the mounts of the compiled pipeline, files through a
+store, and the registry of the cluster over HTTP: the long form of test_executor_contract.py.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from launched import check, compiled_for_a_cluster, launching, mlflow_as_in_the_
 
 pytestmark = [
     pytest.mark.docker,
+    pytest.mark.slow,
     pytest.mark.skipif(not launcher.usable(), reason="this user may not make /minio and /s3"),
 ]
 
