@@ -17,7 +17,7 @@ import soundfile
 import soxr
 
 from birdsong.config import FeatureConfig
-from birdsong.errors import DataError
+from birdsong.errors import ConfigError, DataError
 
 FULL_SCALE = 32_767
 """The 16-bit value of a window's peak."""
@@ -49,7 +49,9 @@ class Window:
     samples: np.ndarray
 
 
-def windows(data: bytes | str | Path | BinaryIO, config: FeatureConfig) -> Iterator[Window]:
+def windows(
+    data: bytes | str | Path | BinaryIO, config: FeatureConfig, overlap_seconds: float = 0.0
+) -> Iterator[Window]:
     """Decode a recording to windows, one after another, in memory bounded for any length.
 
     The mean of the channels is resampled (soxr, HQ) and cut into consecutive windows, each of
@@ -61,11 +63,13 @@ def windows(data: bytes | str | Path | BinaryIO, config: FeatureConfig) -> Itera
         data: OGG, MP3, FLAC or WAV: its bytes, its path or an open binary file.
         config: Sample rate, seconds of a window, and most seconds that are kept; silence before
             a window does not count.
+        overlap_seconds: End of a full window that the next one begins with, less than a window.
 
     Yields:
         The windows in order of time.
 
     Raises:
+        ConfigError: The overlap is not shorter than a window.
         DataError: The recording cannot be decoded, has no samples, or a sample is not finite.
             The message starts with a word for the kind: `unreadable:`, `empty:`, `not finite:`.
             A file that just ends early, as a cut-off OGG, MP3 or WAV, counts as far as it goes.
@@ -73,7 +77,14 @@ def windows(data: bytes | str | Path | BinaryIO, config: FeatureConfig) -> Itera
     window_samples = round(config.window_seconds * config.sample_rate)
     left = round(config.seconds * config.sample_rate)
     buffer = np.empty(min(window_samples, left), np.float32)
-    filled = start = 0
+    overlap = round(overlap_seconds * config.sample_rate)
+    if not 0 <= overlap < window_samples:
+        raise ConfigError(
+            f"The overlap is {overlap_seconds:g} s; it must be from 0 to less than a window of "
+            f"{config.window_seconds:g} s."
+        )
+    # Of `filled` samples the first `shared` were in the window before.
+    filled = shared = start = 0
     for chunk in _resampled(data, config.sample_rate):
         while len(chunk) and left:
             if not filled:
@@ -86,12 +97,15 @@ def windows(data: bytes | str | Path | BinaryIO, config: FeatureConfig) -> Itera
             left -= len(taken)
             chunk = chunk[len(taken) :]
             if filled == len(buffer):
+                kept = buffer[filled - overlap :].copy() if overlap else buffer[:0]
                 yield _finished(buffer, start, config.sample_rate)
-                start += filled
-                filled = 0
+                kept = kept[_leading_silence(kept) :]
+                start += filled - len(kept)
+                buffer[: len(kept)] = kept
+                filled = shared = len(kept)
         if left == 0:
             break
-    if filled:
+    if filled > shared:
         yield _finished(buffer[:filled], start, config.sample_rate)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from birdsong import artifacts, augment, baseline, devices, history, progress, weak_labels
+from birdsong.ahead import read_ahead
 from birdsong.checkpoints import Checkpoints, folder_beside, key
 from birdsong.config import FRONT_ENDS, FeatureConfig, Hyperparameters, TrainConfig
 from birdsong.errors import ConfigError, DataError
@@ -18,7 +19,7 @@ from birdsong.frontend_graph import FrontEnd
 from birdsong.hyperparameters import read as read_hyperparameters
 from birdsong.model import export, in_float32, start_network
 from birdsong.tensorflow_setup import keras, tf
-from birdsong.training_data import Batch, TrainingWindows, Windows, read_ahead
+from birdsong.training_data import BATCHES_AHEAD, Batch, TrainingWindows, Windows
 from birdsong.training_state import Epoch, Fit
 
 WARM_UP_SHARE = 0.05
@@ -254,7 +255,7 @@ def _run_epoch(
 ) -> Epoch:
     started = time.monotonic()
     losses = []
-    batches = read_ahead(windows.epoch(number, trainer.config.batch_size))
+    batches = read_ahead(windows.epoch(number, trainer.config.batch_size), BATCHES_AHEAD)
     for step, batch in enumerate(batches):
         losses.append(trainer.step(trainer.place(batch), tf.constant((number - 1) * steps + step)))
     loss = float(np.mean([float(value) for value in losses]))
@@ -282,7 +283,8 @@ def score_windows(trainer: Trainer, windows: Windows) -> NDArray[np.float32]:
     order = np.argsort(windows.samples, kind="stable")
     out = np.empty((len(windows), len(windows.features.codes)), np.float32)
     parts = np.array_split(order, -(-len(order) // SCORED_TOGETHER))
-    for positions, batch in zip(parts, read_ahead(map(windows.batch, parts)), strict=True):
+    batches = read_ahead(map(windows.batch, parts), BATCHES_AHEAD)
+    for positions, batch in zip(parts, batches, strict=True):
         tensors = as_tensors(batch)
         out[positions] = trainer.score(tensors.waveforms, tensors.samples).numpy()
     return out

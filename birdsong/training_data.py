@@ -1,7 +1,5 @@
-"""Batches of recordings for training and validation, read in the background."""
+"""Batches of recordings for training and validation."""
 
-import queue
-import threading
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -13,7 +11,7 @@ from birdsong.features import FeatureSet
 from birdsong.weak_labels import grain
 
 BATCHES_AHEAD = 2
-"""Batches that are read while the network works; each holds at most a minute per recording."""
+"""Batches to read while the network works; each holds at most a minute per recording."""
 
 
 BEST_RATING, MIDDLE_RATING = 5.0, 3.0
@@ -258,40 +256,3 @@ def quietest_frame(samples: NDArray[np.int16], frame_samples: int) -> NDArray[np
         return None
     quietest: NDArray[np.int16] = frames[int(power.argmin())]
     return quietest
-
-
-def read_ahead(batches: Iterator[Batch], count: int = BATCHES_AHEAD) -> Iterator[Batch]:
-    """Pass batches on, up to `count` of them read ahead by a thread.
-
-    What the thread raises is raised here. The thread ends with the loop, also when that breaks off.
-    """
-    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(count)
-    stopped = threading.Event()
-
-    def put(item: Batch | BaseException | None) -> None:
-        while not stopped.is_set():
-            try:
-                return ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-
-    def read() -> None:
-        try:
-            for batch in batches:
-                put(batch)
-                if stopped.is_set():
-                    return
-            put(None)
-        except BaseException as error:
-            put(error)
-
-    thread = threading.Thread(target=read, name="read-ahead", daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stopped.set()
-        thread.join()

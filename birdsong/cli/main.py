@@ -8,7 +8,7 @@ from types import FrameType
 import typer
 
 from birdsong.cli import compile as compiling
-from birdsong.cli import doctor, gc, rerun, run, runs, serve, submit, ui
+from birdsong.cli import doctor, gc, predict, rerun, run, runs, serve, submit, ui
 from birdsong.errors import BirdsongError, ConfigError
 
 FAILED, USAGE, CANCELLED = 1, 2, 130
@@ -32,6 +32,7 @@ app.add_typer(runs.app, name="runs")
 app.command("compile")(compiling.compile_pipeline)
 app.command("doctor")(doctor.doctor)
 app.command("serve")(serve.serve)
+app.command("predict")(predict.predict)
 app.command("ui")(ui.ui)
 
 

@@ -5,28 +5,14 @@ from typing import Annotated
 
 import typer
 
+from birdsong.cli.model import CHAMPION, BundleFolder, Model, Registry, find
 from birdsong.cli.options import RunsFolder
-from birdsong.errors import ConfigError
 
 
 def serve(
-    bundle: Annotated[
-        Path | None, typer.Option(help="Folder of a bundle, such as that in endpoint.json.")
-    ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME@VERSION",
-            help="A registered model: a number, or an alias such as champion, after the @.",
-        ),
-    ] = "birdsong@champion",
-    registry: Annotated[
-        str,
-        typer.Option(
-            help="MLflow's address, sqlite:///FILE or http(s)://HOST; by default the file in "
-            "the runs folder."
-        ),
-    ] = "",
+    bundle: BundleFolder = None,
+    model: Model = CHAMPION,
+    registry: Registry = "",
     runs: RunsFolder = Path("runs"),
     host: Annotated[
         str,
@@ -48,15 +34,5 @@ def serve(
     # Here and not above: `--help` answers without waiting for either.
     from birdsong.serving.server import serve_bundle
 
-    version = None
-    if bundle is None:
-        from birdsong.registry import default_registry, fetch
-
-        name, _, which = model.partition("@")
-        if not name:
-            raise ConfigError(f"--model is {model!r}, expected NAME@VERSION or NAME.")
-        found, bundle = fetch(name, which or "champion", registry or default_registry(runs))
-        version = str(found.version)
-        if found.status != "registered":
-            typer.echo(f"{name} version {version} is {found.status}: {found.reason}", err=True)
-    serve_bundle(bundle, host, port, version)
+    folder, version = find(bundle, model, registry, runs)
+    serve_bundle(folder, host, port, version)

@@ -84,23 +84,21 @@ def heard(
     """
     # Training keeps the first minute by default; a served recording is heard to its end.
     config = bundle.features.model_copy(update={"seconds": LONGEST_SECONDS})
-    frame_seconds = audio.FRAME_SECONDS
     for window in audio.windows(data, config):
         if stopped():
             return
         scores = scorer.window_frames(window.samples)
         best = scores.max(axis=0)
-        frames = scores.argmax(axis=0)
         detections = [
             _detection(
                 species,
                 species.threshold,
-                float(score),
-                window.start_seconds + int(frame) * frame_seconds,
+                score,
+                window.start_seconds + frame * audio.FRAME_SECONDS,
                 bundle.calibration,
             )
-            for species, score, frame in zip(bundle.species, best, frames, strict=True)
-            if species.threshold is not None and float(score) > species.threshold
+            for species, score, frame in ranked(scores, bundle)
+            if species.threshold is not None and score > species.threshold
         ]
         yield WindowAnswer(
             start_seconds=round(window.start_seconds, 3),
@@ -110,6 +108,18 @@ def heard(
             if all_scores
             else None,
         )
+
+
+def ranked(scores: npt.NDArray[np.float32], bundle: Bundle) -> Iterator[tuple[Species, float, int]]:
+    """Each species' score in a window and the frame that it is from.
+
+    Args:
+        scores: Of the window's frames, shape (frames, species).
+        bundle: Species in the order of the scores.
+    """
+    for column, species in enumerate(bundle.species):
+        frame = int(scores[:, column].argmax())
+        yield species, float(scores[frame, column]), frame
 
 
 def _detection(

@@ -21,10 +21,11 @@ from pathlib import Path
 import numpy as np
 
 from birdsong import artifacts, shards
+from birdsong.ahead import read_ahead
 from birdsong.config import PROFILES, FeatureConfig, Hyperparameters, TrainConfig
 from birdsong.features import FeatureSet
 from birdsong.training import Trainer, as_tensors
-from birdsong.training_data import Batch, TrainingWindows, read_ahead
+from birdsong.training_data import BATCHES_AHEAD, Batch, TrainingWindows
 
 RECORDINGS, SPECIES = 256, 8
 
@@ -85,7 +86,8 @@ def measure(features: FeatureSet, profile: str, batch_size: int, steps: int, rou
     numbers = itertools.count()
 
     def stored() -> Iterator[Batch]:
-        return read_ahead(b for n in itertools.count() for b in windows.epoch(n, batch_size))
+        batches = (b for n in itertools.count() for b in windows.epoch(n, batch_size))
+        return read_ahead(batches, BATCHES_AHEAD)
 
     reading = stored()
     constant = as_tensors(next(reading))

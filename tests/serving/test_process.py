@@ -1,5 +1,6 @@
 """The server as its users start it: by the command line, in a process of its own."""
 
+import csv
 import io
 import os
 import re
@@ -126,3 +127,56 @@ def test_serving_without_a_registry_says_to_run_first(tmp_path: Path) -> None:
     assert "pipeline.py run" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_batch_prediction_says_what_the_server_says(
+    server: tuple[subprocess.Popen[str], httpx.Client], bundle: Path, tmp_path: Path
+) -> None:
+    _, client = server
+    songs = tmp_path / "songs"
+    songs.mkdir()
+    said = []
+    for number, form in enumerate(("FLAC", "OGG", "MP3", "WAV")):
+        file = songs / f"{number}.{form.lower()}"
+        wave = np.concatenate([tone(1000, 65, rate=32_000), tone(2500, 7, rate=32_000)])
+        with io.BytesIO() as buffer:
+            soundfile.write(buffer, wave[: 32_000 * (10 + 20 * number)], 32_000, format=form)
+            file.write_bytes(buffer.getvalue())
+        answer = client.post("/invocations", content=file.read_bytes()).json()
+        said += [
+            (str(file), window["start_seconds"], one["code"], one["score"])
+            for window in answer["windows"]
+            for one in window["detections"]
+        ]
+    command = [sys.executable, "pipeline.py", "predict", str(songs), "--bundle", str(bundle)]
+    out = tmp_path / "found.csv"
+    dry = subprocess.run(
+        [*command, "--out", str(out), "--dry-run"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "4 recordings" in dry.stdout
+    assert not out.exists()
+    done = subprocess.run(
+        [*command, "--out", str(out)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "times real time" in done.stdout
+    with out.open() as table:
+        rows = list(csv.DictReader(table))
+    found = [
+        (row["file"], float(row["window_start_seconds"]), row["code"], float(row["score"]))
+        for row in rows
+    ]
+    assert len(found) == len(said) >= 5
+    for ours, theirs in zip(sorted(found), sorted(said), strict=True):
+        assert ours[:3] == theirs[:3]
+        assert ours[3] == pytest.approx(theirs[3], abs=1e-4)
+    again = subprocess.run(
+        [*command, "--out", str(out)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 2
+    assert "is there already" in again.stderr
+    assert "Traceback" not in again.stderr

@@ -12,7 +12,7 @@ import soxr
 
 from birdsong import audio
 from birdsong.config import FeatureConfig
-from birdsong.errors import DataError
+from birdsong.errors import ConfigError, DataError
 
 CONFIG = FeatureConfig()
 LONG = FeatureConfig(seconds=3600)
@@ -260,6 +260,39 @@ def test_bytes_path_and_open_file_give_the_same(tmp_path):
         found = [decode(data), list(audio.windows(path, CONFIG)), list(audio.windows(file, CONFIG))]
     for windows in found[1:]:
         assert np.array_equal(windows[0].samples, found[0][0].samples)
+
+
+def test_overlapping_windows_begin_with_the_end_of_the_one_before():
+    rate = CONFIG.sample_rate
+    wave = make_song(150, rate)
+    wave[rate * 55 : rate * 58] = 0
+    data = make_file(wave, rate)
+    plain = list(audio.windows(data, LONG))
+    starts = [window.start_seconds for window in plain]
+    assert starts == pytest.approx([0, 60, 120], abs=1e-3)
+    found = list(audio.windows(data, LONG, overlap_seconds=10))
+    # The second begins after the silence that its first seconds would be... at 50 s it sings.
+    assert [window.start_seconds for window in found] == pytest.approx([0, 50, 100], abs=1e-3)
+    assert len(found[-1].samples) / rate == pytest.approx(50, abs=1e-3)
+    np.testing.assert_array_equal(found[0].samples, plain[0].samples)
+    late = list(audio.windows(data, LONG, overlap_seconds=4))
+    # From 56 s on there is silence until 58 s: the second window begins where it ends.
+    assert late[1].start_seconds == pytest.approx(58, abs=1e-3)
+
+
+def test_an_overlap_adds_no_window_that_holds_nothing_new():
+    rate = CONFIG.sample_rate
+    for seconds in (59, 60, 110, 111):
+        data = make_file(make_song(seconds, rate), rate)
+        found = list(audio.windows(data, LONG, overlap_seconds=10))
+        assert len(found) == (1 if seconds <= 60 else 2 if seconds <= 110 else 3)
+        end = found[-1].start_seconds + len(found[-1].samples) / rate
+        assert end == pytest.approx(seconds, abs=1e-3)
+    silent = np.concatenate([make_song(60, rate), np.zeros(rate * 5, np.float32)])
+    silent[rate * 50 :] = 0
+    assert len(list(audio.windows(make_file(silent, rate), LONG, overlap_seconds=8))) == 1
+    with pytest.raises(ConfigError, match=r"overlap is 60 s.*less than a window"):
+        list(audio.windows(make_file(silent, rate), LONG, overlap_seconds=60))
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ import pytest
 from made_features import Take, song, write_features
 
 from birdsong import artifacts, audio, augment, training
+from birdsong.ahead import read_ahead
 from birdsong.config import FRONT_ENDS, Hyperparameters, TrainConfig
 from birdsong.errors import ConfigError, DataError
 from birdsong.features import FeatureSet
 from birdsong.scoring import Scorer
-from birdsong.training_data import Batch, TrainingWindows, Windows, quietest_frame, read_ahead
+from birdsong.training_data import Batch, TrainingWindows, Windows, quietest_frame
 
 FRAME = 110_250
 CODES = ["low", "middle", "high"]
@@ -417,7 +418,7 @@ def test_an_error_while_reading_ahead_comes_out_and_the_thread_ends() -> None:
         raise DataError("a shard is gone")
 
     with pytest.raises(DataError, match="a shard is gone"):
-        list(read_ahead(broken()))
-    endless = read_ahead(iter(lambda: 1, 0))
+        list(read_ahead(broken(), 2))
+    endless = read_ahead(iter(lambda: 1, 0), 2)
     assert next(endless) == 1
     endless.close()

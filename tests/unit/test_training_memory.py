@@ -16,12 +16,13 @@ FEW, MANY = 300, 30_000
 
 READ_A_WHILE = """
 import itertools, json, re, sys
+from birdsong.ahead import read_ahead
 from birdsong.features import FeatureSet
-from birdsong.training_data import TrainingWindows, read_ahead
+from birdsong.training_data import BATCHES_AHEAD, TrainingWindows
 
 windows = TrainingWindows(FeatureSet(sys.argv[1]), 110_250, 0.5, 0, background=0.5)
 read = 0
-for batch in itertools.islice(read_ahead(windows.epoch(1, 16)), 12):
+for batch in itertools.islice(read_ahead(windows.epoch(1, 16), BATCHES_AHEAD), 12):
     read += int(batch.samples.sum()) * 2
 with open("/proc/self/status") as file:
     held = int(re.search(r"RssAnon:\\s+(\\d+) kB", file.read())[1]) * 1024

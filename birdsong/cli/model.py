@@ -1,0 +1,59 @@
+"""Which model a command works with: a bundle's folder, or a version of the registry."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from birdsong.errors import ConfigError
+
+BundleFolder = Annotated[
+    Path | None,
+    typer.Option("--bundle", help="Folder of a bundle, such as that in endpoint.json."),
+]
+"""`--bundle DIR`."""
+
+Model = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME@VERSION",
+        help="A registered model: a number, or an alias such as champion, after the @.",
+    ),
+]
+"""`--model NAME@VERSION`."""
+
+CHAMPION = "birdsong@champion"
+
+Registry = Annotated[
+    str,
+    typer.Option(
+        help="MLflow's address, sqlite:///FILE or http(s)://HOST; by default the file in the runs "
+        "folder."
+    ),
+]
+"""`--registry URI`."""
+
+
+def find(bundle: Path | None, model: str, registry: str, runs: Path) -> tuple[Path, str | None]:
+    """The folder of a bundle, and its version where it comes from a registry.
+
+    Args:
+        bundle: A folder; None for the registry.
+        model: NAME@VERSION or NAME.
+        registry: MLflow's address; empty for the file in the runs folder.
+        runs: Folder of all runs.
+
+    Raises:
+        ConfigError: There is no such version, or its name cannot be read.
+    """
+    if bundle is not None:
+        return bundle, None
+    from birdsong.registry import default_registry, fetch
+
+    name, _, which = model.partition("@")
+    if not name:
+        raise ConfigError(f"--model is {model!r}, expected NAME@VERSION or NAME.")
+    found, folder = fetch(name, which or "champion", registry or default_registry(runs))
+    if found.status != "registered":
+        typer.echo(f"{name} version {found.version} is {found.status}: {found.reason}", err=True)
+    return Path(folder), str(found.version)
