@@ -84,3 +84,12 @@ def engine() -> Iterator[Any]:
         pytest.skip(f"{error} (make test-docker)")
     yield found
     found.close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium without a window; the test is skipped where there is none."""
+    from made_pages import chromium
+
+    with chromium() as found:
+        yield found

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from made_pages import chromium, served
+from made_pages import served
 from made_runs import make_run
 
 from birdsong.runs.record import Run, State, list_runs
@@ -51,12 +51,6 @@ CONTRASTS = """() => {
   });
 }"""
 """Contrast of each text on the page to what is behind it, as WCAG computes it."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from made_pages import chromium, served
+from made_pages import served
 from made_runs import make_run
 
 from birdsong.runs.record import State, list_runs
@@ -29,12 +29,6 @@ _PRESS = """async ([ours, run]) => {
   }
   return told;
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture
