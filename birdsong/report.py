@@ -124,7 +124,7 @@ def write_report(path: str | Path, findings: Findings) -> None:
                 "A recording's score is the highest of its windows of up to 60 s, a window's the "
                 "highest of its 5-second frames. A recording that is drawn twice for an interval "
                 "stands beside its copy, which lifts average precision; that is taken off again. "
-                "A mean over species at which no draw changes anything, as at 1.000, has none."
+                "A mean over species that no draw changes, as one of 1.000, gets no interval."
             ),
             _figures(findings.metrics, "recording", "figures"),
             pages.paragraph(
@@ -262,7 +262,8 @@ def _pictures(findings: Findings, names: Mapping[str, str]) -> Markup:
         (
             report_pictures.reliability(findings.reliability, findings.calibration.method),
             "When the network says 70 %, is the bird there in 70 of 100 windows? Perfect "
-            "probabilities lie on the diagonal; large dots hold more windows.",
+            "probabilities lie on the diagonal; large dots hold more windows, bars are 95 % "
+            f"intervals of the counts. {_off(findings.reliability)}",
         ),
     )
     figures = Markup("").join(
@@ -289,6 +290,16 @@ def _pictures(findings: Findings, names: Mapping[str, str]) -> Markup:
     )
     return Markup('<div class="pictures">{}</div><div class="confusion scroll">{}</div>').format(
         figures, confusion
+    )
+
+
+def _off(pair: tuple[Reliability, Reliability]) -> str:
+    before, after = pair
+    if before.ece is None or after.ece is None:
+        return ""
+    return (
+        f"Expected calibration error: {percent(before.ece, 1)} before the correction, "
+        f"{percent(after.ece, 1)} after it."
     )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from birdsong import pages
+from birdsong.bootstrap import share
 from birdsong.calibration import Reliability
 from birdsong.data_effects import FACTORS, FEWEST_SPECIES, points
 
@@ -40,14 +41,14 @@ def roc(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> "Figur
 
 
 def precision_recall(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], share: float
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], guessing: float
 ) -> "Figure":
-    """Precision over recall; `share` is what guessing reaches, the share of positive pairs."""
+    """Precision over recall; `guessing` is what guessing reaches, the share of positive pairs."""
     figure, axes = _axes(5, 4)
     for name, colour in (("baseline", pages.SECOND), ("network", pages.ACCENT)):
         recall, precision = curves[name]
         axes.plot(recall, precision, color=colour, linewidth=2, label=name)
-    axes.axhline(share, color=pages.FAINT, linewidth=1, linestyle=":")
+    axes.axhline(guessing, color=pages.FAINT, linewidth=1, linestyle=":")
     axes.set(xlabel="recall", ylabel="precision", title="Precision and recall")
     axes.set(xlim=(-0.01, 1.01), ylim=(0, 1.01))
     axes.legend(frameon=False, loc="lower left", reverse=True)
@@ -65,6 +66,18 @@ def reliability(pair: tuple[Reliability, Reliability], method: str) -> "Figure":
         axes.plot(found.said, found.found, color=colour, linewidth=1.5, label=label)
         sizes = 12 + 90 * np.sqrt(np.array(found.pairs) / max(1, max(found.pairs, default=1)))
         axes.scatter(found.said, found.found, s=sizes, color=colour, zorder=3)
+    # Bins of few pairs jump about: the bars say how far.
+    ends = [
+        share(hits * pairs, pairs) for hits, pairs in zip(after.found, after.pairs, strict=True)
+    ]
+    axes.vlines(
+        after.said,
+        [one.low or 0.0 for one in ends],
+        [one.high or 0.0 for one in ends],
+        color=pages.ACCENT,
+        linewidth=1,
+        alpha=0.5,
+    )
     axes.set(xlabel="probability given", ylabel="share in which it was there", title="Reliability")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.legend(frameon=False, loc="upper left")
