@@ -16,7 +16,7 @@ from made_runs import make_run
 from birdsong.runs.record import Run, State, list_runs
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 pytestmark = pytest.mark.browser
 
@@ -358,6 +358,47 @@ def test_a_step_is_rerun_from_the_page_to_its_end(page: "Page", runs: Path) -> N
 def set_parent(run: Run, parent: str) -> None:
     place = run.folder / "run.json"
     place.write_text(json.dumps(json.loads(place.read_text()) | {"parent": parent}))
+
+
+def test_sounds_play_and_pictures_tables_and_texts_are_shown(page: "Page", runs: Path) -> None:
+    import numpy as np
+    import pandas as pd
+    import soundfile
+    from matplotlib.figure import Figure
+
+    run = make_run(runs)
+    folder = run.folder / "artifacts/train/out"
+    tone = 0.1 * np.sin(np.arange(22_050) / 10)
+    for name in ("song.flac", "song.ogg", "song.wav"):
+        soundfile.write(folder / name, tone, 22_050)
+    Figure((2, 1)).savefig(folder / "picture.png")
+    pd.DataFrame({"bird": ["wren"], "count": [3]}).to_parquet(folder / "birds.parquet")
+    (folder / "rows.json").write_text('[{"bird": "robin", "count": 4}]')
+    (folder / "settings.json").write_text('{"epochs": 3}')
+    page.evaluate(f"location.hash = '#/run/{run.id}/graph/artifact:train:out'")
+    files = page.locator(".files > li")
+    files.first.wait_for()
+
+    def opened(name: str) -> "Locator":
+        item = files.filter(has_text=name)
+        item.locator("summary").click()
+        return item
+
+    for name in ("song.flac", "song.ogg", "song.wav"):
+        opened(name).locator("audio").wait_for()
+        seconds = f"""async () => {{
+          const audio = document.querySelector("audio[src*='{name}']");
+          audio.muted = true;
+          await audio.play();
+          return audio.duration;
+        }}"""
+        assert 0.9 < page.evaluate(seconds) < 1.1
+    picture = opened("picture.png").locator("img")
+    picture.wait_for()
+    assert picture.evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 200
+    for name, text in (("birds.parquet", "wren"), ("rows.json", "robin"), ("table.csv", "3")):
+        opened(name).locator("td", has_text=text).wait_for()
+    opened("settings.json").locator("pre", has_text="epochs").wait_for()
 
 
 def test_nothing_sticks_out_of_a_wide_or_narrow_window(page: "Page", runs: Path) -> None:
