@@ -55,9 +55,10 @@ def as_text(plan: Plan) -> str:
     wide = max((len(line.step) for line in plan.lines), default=0)
     lines = [f"plan for {plan.note} (run {plan.parent.id})"]
     for name, value in plan.values.items():
-        before = plan.parent.arguments.get(name)
-        if before != value:
-            lines.append(f"  {name}: {before} -> {value}")
+        if name not in plan.parent.arguments:
+            lines.append(f"  {name}: {value!r}, which that run did not know yet")
+        elif plan.parent.arguments[name] != value:
+            lines.append(f"  {name}: {plan.parent.arguments[name]} -> {value}")
     lines += [f"  {line.step:<{wide}}  {line.what:<8}  {line.why}" for line in plan.lines]
     return "\n".join(lines)
 
