@@ -1,6 +1,7 @@
 """The search: trials, pruning, what it starts from, and going on after a kill."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -327,6 +328,21 @@ def test_several_devices_and_several_processes_are_not_asked_for_at_once(
             SETTINGS.model_copy(update={"devices": 2}),
             START,
         )
+
+
+@pytest.mark.parametrize(
+    ("seen", "taken"),
+    [("3,5", ["3", "5", "3"]), ("7", ["7", "7", "7"]), ("", ["", "", ""])],
+    ids=["two", "one", "none"],
+)
+def test_each_process_takes_one_of_several_gpus_in_turn(
+    monkeypatch: pytest.MonkeyPatch, seen: str, taken: list[str]
+) -> None:
+    for number, expected in enumerate(taken):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+        monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+        search._take_a_gpu(number)
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
 
 
 @pytest.mark.slow

@@ -60,6 +60,16 @@ def test_every_setting_of_training_can_be_searched_or_is_named_as_fixed() -> Non
 
 
 @pytest.mark.parametrize(
+    "name", ["mixup", "background", "gain_db", "label_smoothing", "rating_weight"]
+)
+def test_switches_of_the_training_beyond_the_recipe_can_be_searched(name: str) -> None:
+    space = parse(json.dumps({name: [0, 0.25]}))
+    assert space.dimensions[name] == Range(low=0, high=0.25)
+    _, config = override({name: 0.125}, Hyperparameters(), TrainConfig())
+    assert getattr(config, name) == 0.125
+
+
+@pytest.mark.parametrize(
     ("text", "told"),
     [
         ("dropout", "needs a JSON object, such as"),
