@@ -4,6 +4,7 @@ The engine keeps the record and the logs, a runner starts the steps; kfp.local w
 hands inputs and outputs on. One run per process at a time: kfp.local's settings are global.
 """
 
+import contextlib
 import secrets
 import sys
 import threading
@@ -20,13 +21,14 @@ from birdsong.runs import (
     leftovers,
     lint,
     made,
+    processes,
     retries,
     reuse,
     runners,
     seams,
     watchdog,
 )
-from birdsong.runs.record import Run, State, Step, now
+from birdsong.runs.record import Run, State, Step, now, read
 from birdsong.runs.recorder import Recorder
 from birdsong.runs.signals import Cancel, Cancelled
 from birdsong.runs.step_process import Limits, explain
@@ -107,7 +109,10 @@ def execute(
         fingerprint=code.fingerprint(),
         versions=code.versions(),
         runner=str(runner.name),
+        mark=secrets.token_hex(8),
     )
+    if parent is not None:
+        _end_orphans(recorder.run.folder.with_name(parent), runner)
     host = _Host(
         recorder,
         listener or Silent(),
@@ -150,6 +155,15 @@ def execute(
     return recorder.run
 
 
+def _end_orphans(folder: Path, runner: runners.Runner) -> None:
+    """End what a run that died left at work because its watchdog was killed as well."""
+    with contextlib.suppress(DataError):  # a record that somebody removed meanwhile
+        died = read(folder)
+        if died.state == State.DIED and died.mark:
+            processes.end(died.mark, grace_seconds=1.0)
+            runner.end(died.mark, at_once=lambda: True)
+
+
 class _Host:
     """The engine's side of `seams.Host`."""
 
@@ -169,7 +183,7 @@ class _Host:
         self.known = set(recorder.run.steps)  # without those of loops, which come while it runs
         self._earlier: reuse.Earlier | None = None
         self._hashes: dict[str, str] = {}  # of this run's outputs, by their place
-        self.mark = secrets.token_hex(8)
+        self.mark = recorder.run.mark
         self._current = threading.local()  # loops run their steps in threads
 
     def step(

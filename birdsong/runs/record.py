@@ -101,7 +101,10 @@ class Step:
 
 @dataclass
 class Run:
-    """One run; see `Step` for its steps, in the order of the pipeline."""
+    """One run; see `Step` for its steps, in the order of the pipeline.
+
+    `mark` is in the environment of every process that it started.
+    """
 
     id: str
     pipeline: str
@@ -119,6 +122,7 @@ class Run:
     pid: int | None = None
     process_started: str | None = None
     fingerprint: str = ""
+    mark: str = ""
     runner: str = "subprocess"
     versions: dict[str, str] = field(default_factory=dict)
     steps: dict[str, Step] = field(default_factory=dict)

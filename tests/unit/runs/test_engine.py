@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import small_pipelines
 
@@ -238,6 +239,23 @@ def test_a_killed_engine_leaves_no_step_and_no_run_that_seems_to_work(tmp_path: 
     run = record.find(tmp_path / "runs", "latest")
     assert run.state == State.DIED
     assert [step.state for step in run.steps.values()] == [State.DIED, State.SKIPPED]
+
+
+def test_what_an_engine_left_that_died_with_its_watchdog_is_ended_by_the_next_run(
+    tmp_path: Path,
+) -> None:
+    child = start("waiting", tmp_path / "runs", folder=str(tmp_path))
+    pids = wait_until_started(tmp_path)
+    for dog in psutil.Process(child.pid).children():
+        if "watchdog.py" in " ".join(dog.cmdline()):
+            dog.kill()
+    child.kill()
+    child.communicate(timeout=30)
+    run = record.find(tmp_path / "runs", "latest")
+    assert run.state == State.DIED
+    assert all(psutil.pid_exists(pid) for pid in pids)
+    engine.execute(small_pipelines.chain, {}, tmp_path / "runs", parent=run.id)
+    wait_until_gone(pids)
 
 
 def test_two_runs_at_the_same_time_in_one_folder_do_not_disturb_each_other(tmp_path: Path) -> None:
