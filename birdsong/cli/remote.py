@@ -62,11 +62,14 @@ def find(backend: "Api", name: str) -> Any:
         pass
     else:
         return backend.run(name)
-    found = backend.runs(most=1000)
+    # A list of runs is long to send: the whole of it only where a part does not answer.
+    found = backend.runs(most=1) if name == "latest" else backend.runs(name=name)
+    fitting = found
+    if not found:
+        found = backend.runs(most=1000)
+        fitting = [run for run in found if str(run.run_id).startswith(name)]
     if not found:
         raise ConfigError(f"There are no runs at {backend.access.host}.")
-    fitting = found[:1] if name == "latest" else [r for r in found if r.display_name == name]
-    fitting = fitting or [run for run in found if str(run.run_id).startswith(name)]
     if len(fitting) == 1:
         return backend.run(str(fitting[0].run_id))
     if fitting:
