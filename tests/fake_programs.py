@@ -6,7 +6,6 @@ FAKE_FOLDER/answers   JSON: regular expression over a call to what is printed
 FAKE_FOLDER/clusters  names of kind's clusters
 """
 
-import http.server
 import json
 import os
 import re
@@ -66,6 +65,8 @@ def act(program: str, arguments: list[str], call: str) -> int:
 
 
 def serve(port: int) -> None:
+    import http.server  # here: the programs are started a thousand times
+
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)

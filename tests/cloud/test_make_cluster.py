@@ -76,7 +76,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
         file = programs / name
         script = ROOT / "tests" / "fake_programs.py"
         # Through a copy, so that the program knows itself by its own name.
-        file.write_text(f"#!{sys.executable}\n{script.read_text()}")
+        file.write_text(f"#!{sys.executable} -SE\n{script.read_text()}")
         file.chmod(0o755)
     (folder / "calls").touch()
     (folder / "clusters").touch()
