@@ -1,6 +1,5 @@
 """Search for hyperparameters with Optuna, or pass the given ones on."""
 
-import gc
 import hashlib
 import json
 import os
@@ -171,7 +170,6 @@ def _run(
     config = job.train.model_copy(update={"epochs": job.tune.epochs})
     # The graphs and variables of the trial before.
     keras.backend.clear_session()
-    gc.collect()
     try:
         values, config = hyperparameters.override(trial.params, job.start, config)
         fit(features, values, config, f"trial-{trial.number}", report)

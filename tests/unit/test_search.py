@@ -14,7 +14,7 @@ from birdsong import hyperparameters, search, search_page, search_space, trainin
 from birdsong.checkpoints import FOLDER_VARIABLE
 from birdsong.config import Hyperparameters, TrainConfig, TuneConfig
 from birdsong.errors import ConfigError, DataError, StorageError
-from birdsong.tensorflow_setup import tf
+from birdsong.tensorflow_setup import keras, tf
 
 SETTINGS = TrainConfig(backbone="tiny", weights="none", front_end="small", batch_size=4)
 START = Hyperparameters(learning_rate=2e-3, dropout=0.2)
@@ -61,6 +61,12 @@ class Pretence:
         for number in range(1, config.epochs + 1):
             self.epochs += 1
             after_epoch(training.Epoch(number, 1.0, 1.0, hyperparameters.dropout, 1e-3, 0.0))
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, pretence: Pretence) -> None:
+    """Train by pretence; between such trials there is nothing of TensorFlow's to clear."""
+    monkeypatch.setattr(training, "fit", pretence)
+    monkeypatch.setattr(keras.backend, "clear_session", lambda: None)
 
 
 def run(
@@ -110,7 +116,7 @@ def test_the_search_finds_the_better_values_and_prunes_the_worse(
     development: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretence = Pretence()
-    monkeypatch.setattr(training, "fit", pretence)
+    pretend(monkeypatch, pretence)
     summary = run(development, tmp_path, trials=24)
     assert summary["trials_finished"] + summary["trials_pruned"] == 24
     assert summary["trials_pruned"] > 3
@@ -127,7 +133,7 @@ def test_the_given_values_are_tried_first_moved_into_the_space(
     development: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretence = Pretence()
-    monkeypatch.setattr(training, "fit", pretence)
+    pretend(monkeypatch, pretence)
     run(development, tmp_path, trials=1)
     assert "say too little about which value mattered" in (tmp_path / "trials.html").read_text()
     first = pretence.seen[0]
@@ -140,11 +146,11 @@ def test_a_killed_search_goes_on_without_losing_or_repeating_trials(
     development: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed, rest = Pretence(dies_at=4), Pretence()
-    monkeypatch.setattr(training, "fit", killed)
+    pretend(monkeypatch, killed)
     with pytest.raises(KeyboardInterrupt):
         run(development, tmp_path, trials=6)
     assert not (tmp_path / "hyperparameters").exists()
-    monkeypatch.setattr(training, "fit", rest)
+    pretend(monkeypatch, rest)
     run(development, tmp_path, trials=6)
     assert len(rest.seen) == 3
     assert not {v.dropout for v in killed.seen[:3]} & {v.dropout for v in rest.seen}
@@ -159,11 +165,11 @@ def test_another_run_goes_on_where_a_killed_one_kept_its_trials(
     """As `resume` does: another folder of outputs, the same folder of checkpoints."""
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / ".checkpoints"))
     killed, rest = Pretence(dies_at=3), Pretence()
-    monkeypatch.setattr(training, "fit", killed)
+    pretend(monkeypatch, killed)
     with pytest.raises(KeyboardInterrupt):
         run(development, tmp_path / "first", trials=5)
     assert len(list((tmp_path / ".checkpoints").glob("*/"))) == 1
-    monkeypatch.setattr(training, "fit", rest)
+    pretend(monkeypatch, rest)
     run(development, tmp_path / "second", trials=5)
     assert len(rest.seen) == 3
     assert rest.seen[0] == killed.seen[2]
@@ -181,7 +187,7 @@ def test_what_is_searched_beside_the_five_reaches_each_trial_and_train(
     development: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretence = Pretence()
-    monkeypatch.setattr(training, "fit", pretence)
+    pretend(monkeypatch, pretence)
     space = {
         "pos_weight": {"low": 2, "high": 8, "log": True},
         "batch_size": [2, 6],
@@ -233,7 +239,7 @@ def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(
             5: MemoryError(),
         }
     )
-    monkeypatch.setattr(training, "fit", pretence)
+    pretend(monkeypatch, pretence)
     summary = run(development, tmp_path, trials=8)
     assert summary["trials_failed"] == 3
     assert summary["trials_finished"] + summary["trials_pruned"] == 5
@@ -251,11 +257,11 @@ def test_where_every_trial_fails_the_error_says_why_and_nothing_is_left(
     development: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = Pretence(fails=dict.fromkeys(range(1, 99), DataError("the loss is nan.")))
-    monkeypatch.setattr(training, "fit", broken)
+    pretend(monkeypatch, broken)
     with pytest.raises(DataError, match=r"each of 5 trials failed.*DataError: the loss is nan\."):
         run(development, tmp_path, trials=40)
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr(training, "fit", Pretence())
+    pretend(monkeypatch, Pretence())
     assert run(development, tmp_path, trials=2)["trials_finished"] == 2
 
 
@@ -263,7 +269,7 @@ def test_weights_that_cannot_be_had_end_the_search_at_once(
     development: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretence = Pretence(fails={1: StorageError("no network")})
-    monkeypatch.setattr(training, "fit", pretence)
+    pretend(monkeypatch, pretence)
     with pytest.raises(StorageError, match="no network"):
         run(development, tmp_path, trials=4)
     assert len(pretence.seen) == 1
@@ -272,7 +278,7 @@ def test_weights_that_cannot_be_had_end_the_search_at_once(
 def test_a_defect_of_our_own_is_no_failed_trial(
     development: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "fit", Pretence(fails={1: KeyError("x")}))
+    pretend(monkeypatch, Pretence(fails={1: KeyError("x")}))
     with pytest.raises(KeyError):
         run(development, tmp_path, trials=2)
 
@@ -280,7 +286,7 @@ def test_a_defect_of_our_own_is_no_failed_trial(
 def test_the_page_shows_history_importance_coordinates_and_a_table_that_sorts(
     development: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "fit", Pretence())
+    pretend(monkeypatch, Pretence())
     run(development, tmp_path, trials=9, space='{"front_end": ["full", "small"]}')
     page = (tmp_path / "trials.html").read_text()
     assert page.count("<svg role=") == 4
