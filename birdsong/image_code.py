@@ -30,7 +30,7 @@ STAGES = {
 }
 """Image target to the stages that run in it, as in components/images.py."""
 
-PROGRAMS = {"serve": ("serving.server",)}
+PROGRAMS = {"train": ("aws.training_container",), "serve": ("serving.server",)}
 """Image target to modules of birdsong that it runs beside stages. Without the package's name, which
 would count as a use of the module in every image that holds this file."""
 

@@ -1,0 +1,1 @@
+"""SageMaker: what runs inside of its containers."""

@@ -1,0 +1,106 @@
+"""The executable `train` of SageMaker's training jobs: the stage train, told by files.
+
+    /opt/ml/input/config/hyperparameters.json    settings of training by name, all as text
+    /opt/ml/input/data/development/              the artifact of featurize
+    /opt/ml/checkpoints/                         kept by SageMaker when a spot machine is taken away
+    /opt/ml/model/                               the artifact model, the hyperparameters and curves
+    /opt/ml/output/failure                       why it failed, at most 1,024 characters
+
+The lines `metric NAME=VALUE` are for the job's metric definitions. SIGTERM ends it; the job that is
+started again goes on with the epoch after the last checkpoint.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from birdsong.errors import BirdsongError, ConfigError, DataError
+
+CHANNEL = "development"
+LONGEST_FAILURE = 1024
+
+_THEIRS = ("_", "sagemaker_")
+"""How names begin that SageMaker adds to the settings."""
+
+
+def settings(values: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Hyperparameters and settings of a training, from texts.
+
+    Raises:
+        ConfigError: A name is unknown, or a value does not fit.
+    """
+    from birdsong.config import Hyperparameters, TrainConfig
+
+    ours = {name: value for name, value in values.items() if not name.startswith(_THEIRS)}
+    unknown = sorted(set(ours) - {*Hyperparameters.model_fields, *TrainConfig.model_fields})
+    if unknown:
+        known = sorted({*Hyperparameters.model_fields, *TrainConfig.model_fields})
+        raise ConfigError(f"{', '.join(unknown)}: no such setting. Known: {', '.join(known)}.")
+    parts = [
+        {name: value for name, value in ours.items() if name in kind.model_fields}
+        for kind in (Hyperparameters, TrainConfig)
+    ]
+    return Hyperparameters(**parts[0]), TrainConfig(**parts[1])
+
+
+def train(root: Path) -> dict[str, float]:
+    """Train as the files under `root` say.
+
+    Raises:
+        BirdsongError: A file is missing or not what it should be.
+    """
+    from birdsong import search, training
+    from birdsong.checkpoints import FOLDER_VARIABLE
+    from birdsong.config import TuneConfig
+
+    told = root / "input" / "config" / "hyperparameters.json"
+    try:
+        values = json.loads(told.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{told} cannot be read ({error}).") from error
+    hyperparameters, config = settings(values)
+    data = root / "input" / "data" / CHANNEL
+    if not data.is_dir():
+        raise DataError(
+            f"The job has no channel {CHANNEL}: {data} is absent. Give it what featurize made."
+        )
+    os.environ[FOLDER_VARIABLE] = str(root / "checkpoints")
+    model = root / "model"
+    chosen = model / "hyperparameters"
+    passed = TuneConfig(trials=0)
+    search.tune(data, chosen, model / "tune.html", passed, config, hyperparameters)
+    return training.train(data, chosen, model / "model", model / "history.html", config)
+
+
+def main(root: Path = Path("/opt/ml")) -> int:
+    """Run one training job; 0 for a model, 1 for a failure that is told, 143 for SIGTERM."""
+    # As the first process of a container it would otherwise not be ended by it at all.
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        for name, value in train(root).items():
+            print(f"metric {name}={value}", flush=True)
+    except Exception as error:
+        text = (
+            str(error) if isinstance(error, BirdsongError) else f"{type(error).__name__}: {error}"
+        )
+        failure = root / "output" / "failure"
+        failure.parent.mkdir(parents=True, exist_ok=True)
+        failure.write_text(text[:LONGEST_FAILURE])
+        if not isinstance(error, BirdsongError):
+            raise
+        print(f"error: {text}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
