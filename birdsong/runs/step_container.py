@@ -161,20 +161,22 @@ class StepContainer:
         self.peak_memory: int | None = None
         self.container: str | None = None
         self.pid = 0
+        self._output: Any = None
         self._ended, self._lines = threading.Event(), Lines(job.progressed)
         self._log = job.log.open("ab")
         try:
             made: str = self._api.create_container(**settings)["Id"]
             self.container = made
             # Before the start, so that the first line is not missed.
-            output = self._api.attach(made, stdout=True, stderr=True, stream=True)
-            self._reader = threading.Thread(target=self._copy, args=(output,), daemon=True)
+            # The bare socket: what `attach` gives instead cannot be closed.
+            self._output = self._api.attach_socket(made)
+            self._reader = threading.Thread(target=self._copy, daemon=True)
             self._reader.start()
             self._api.start(made)
             self.pid = int(self._api.inspect_container(made)["State"]["Pid"])
         except BaseException as error:
             self._remove()
-            self._log.close()
+            self._close()
             if isinstance(error, Exception):
                 raise StorageError(f"The container cannot be started: {_said(error)}") from error
             raise
@@ -202,7 +204,9 @@ class StepContainer:
                     time.sleep(_POLL_SECONDS)
                 if time.monotonic() >= look_at:
                     self._measure()
-                    look_at = time.monotonic() + _LOOK_SECONDS
+                    # Again soon until there is a figure: a short step ends within a second.
+                    known = self.peak_memory is not None
+                    look_at = time.monotonic() + (_LOOK_SECONDS if known else _POLL_SECONDS)
                 if not self.exceeded and limits.seconds is not None:
                     late = time.monotonic() - began > limits.seconds
                     self.exceeded = too_long(limits) if late else ""
@@ -224,7 +228,7 @@ class StepContainer:
         finally:
             self._remove()
             self._reader.join(GRACE_SECONDS)
-            self._log.close()
+            self._close()
         assert self.exit_code is not None
         return self.exit_code
 
@@ -240,9 +244,19 @@ class StepContainer:
         # What is still on its way to the log.
         self._reader.join(GRACE_SECONDS)
 
-    def _copy(self, output: Any) -> None:
+    def _close(self) -> None:
+        self._log.close()
+        if self._output is not None:
+            # docker-py keeps the connection there, which closes its socket too.
+            with contextlib.suppress(OSError, ValueError):
+                self._output._response.close()
+            self._output.close()
+
+    def _copy(self) -> None:
+        from docker.utils.socket import frames_iter
+
         try:
-            for data in output:
+            for _, data in frames_iter(self._output, tty=False):
                 self._log.write(data)
                 self._log.flush()
                 self._lines.feed(data)
@@ -250,8 +264,6 @@ class StepContainer:
             pass  # the container was removed, or the engine is gone; `wait` finds out
         finally:
             self._ended.set()
-            with contextlib.suppress(Exception):
-                output.close()
 
     def _measure(self) -> None:
         from docker.errors import APIError
