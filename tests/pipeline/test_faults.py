@@ -114,12 +114,19 @@ def latest(runs: Path) -> Run | None:
     return record.find(runs, "latest") if any(runs.glob(f"*/{record.RECORD}")) else None
 
 
-def await_moment(child: Any, runs: Path, moment: str, extra: float, before: str | None) -> None:
-    """Wait until a step is at work (or the process is), and then a little longer."""
+def await_moment(
+    child: Any, runs: Path, moment: str, extra: float, before: str | None, known: bool = False
+) -> None:
+    """Wait until a step is at work (or the process is), and then a little longer.
+
+    With `known` its process or container must be, which an engine may take seconds to make.
+    """
     while moment != "(start)" and child.is_alive():
         run = latest(runs)
-        if run is not None and run.id != before and run.steps[moment].state != State.PENDING:
-            break
+        if run is not None and run.id != before:
+            step = run.steps[moment]
+            if step.pid if known and step.state == State.RUNNING else step.state != State.PENDING:
+                break
         time.sleep(0.005)
     time.sleep(extra)
 
@@ -207,8 +214,10 @@ def scenario(
         before = latest(runs)
         target, moment = draw.choice(targets), draw.choice(["(start)", *IR_STEPS])
         child = in_process(work)
-        extra = draw.uniform(0, seconds[moment])
-        await_moment(child, runs, moment, extra, before.id if before else None)
+        extra, of_step = draw.uniform(0, seconds[moment]), False
+        if runner == "docker" and target in ("step", "both", "container"):
+            of_step, extra = True, draw.uniform(0, VALUES["pause"])  # beyond its start
+        await_moment(child, runs, moment, extra, before.id if before else None, of_step)
         kills.append(kill(child, runs, target, before.id if before else None))
         look_at_what_is_left(runs, scratch, kills[-1])
         run = latest(runs)
@@ -354,5 +363,5 @@ def test_a_kill_at_any_write_of_the_record_loses_no_run(
     numbers = range(1, 100, 4 if runner == "docker" else 1)
     count, wrong = between_writes(tmp_path, runner, numbers, undisturbed[1])
     print(f"\nresult: {count} kills of the engine, before and after each of {count // 2} writes")
-    assert count > (10 if runner == "docker" else 30)
+    assert count >= (8 if runner == "docker" else 31)
     assert wrong == []
