@@ -5,14 +5,12 @@ prediction goes on where it was. The output itself is written once, at the end.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +19,7 @@ from birdsong import audio, detections, layouts, sources, storage
 from birdsong.ahead import read_ahead
 from birdsong.bundle import Bundle
 from birdsong.errors import BirdsongError, ConfigError, DataError
+from birdsong.journal import Journal
 from birdsong.scoring import BATCH_FRAMES
 from birdsong.serving.answers import LONGEST_SECONDS, ranked
 
@@ -344,79 +343,3 @@ def _journal_of(out: Path, bundle: Bundle, rule: Rule) -> Path:
     ]
     identity = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
     return out.with_name(f".{out.name}.{identity}.journal")
-
-
-class Journal:
-    """What is done, a line of JSON for each recording; a line cut off by a kill does not count.
-
-    Args:
-        path: The file; made where it is absent.
-
-    Raises:
-        ConfigError: Another process is writing it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._places: dict[str, tuple[int, Mapping[str, Any]]] = {}
-
-    def __enter__(self) -> "Journal":
-        self._file: BinaryIO = self._path.open("a+b")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._file.close()
-            raise ConfigError(
-                f"Another prediction is writing {self._path.name}. Wait for it, or give another "
-                "--out."
-            ) from None
-        self._file.seek(0)
-        whole = 0
-        for line in self._file:
-            if not line.endswith(b"\n"):
-                break
-            entry = json.loads(line)
-            self._places[entry["file"]] = (whole, entry["stamp"])
-            whole += len(line)
-        self._file.truncate(whole)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._file.close()
-
-    def holds(self, name: str, file: sources.File) -> bool:
-        """Whether a recording is done, and is still the one that was listened to."""
-        return name in self._places and self._places[name][1] == _stamp(file)
-
-    def add(self, name: str, file: sources.File, entry: Mapping[str, Any]) -> None:
-        """Note that a recording is done."""
-        stamp = _stamp(file)
-        line = json.dumps({"file": name, "stamp": stamp, **entry}).encode() + b"\n"
-        place = self._file.seek(0, 2)
-        self._file.write(line)
-        self._file.flush()
-        self._places[name] = (place, stamp)
-
-    def read(self, name: str) -> dict[str, Any]:
-        """What was noted of a recording."""
-        self._file.seek(self._places[name][0])
-        found: dict[str, Any] = json.loads(self._file.readline())
-        return found
-
-    def remove(self) -> None:
-        """Forget all of it."""
-        self._path.unlink(missing_ok=True)
-
-
-def _stamp(file: sources.File) -> dict[str, Any]:
-    """What tells that a file was changed: size and, here, time; in a zip its checksum."""
-    changed = None
-    if storage.scheme_of(file.uri) == "file":
-        with contextlib.suppress(OSError):
-            changed = Path(file.uri).stat().st_mtime_ns
-    return {"size": file.size, "crc": file.crc, "changed": changed}

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from birdsong import config
 from birdsong.errors import BirdsongError, ConfigError
 from birdsong.kubeflow.settings import ClusterSettings, Resources
 from birdsong.runs import arguments, graph
@@ -42,15 +41,7 @@ def resolve(
     """
     given = dict(arguments.parse_setting(graph.parameter_types(ir), text) for text in settings)
     if earlier is None:
-        source = str(given.pop("source", "")) or source
-        if profile is None:
-            profile = "demo" if not source or source.startswith("demo:") else "quick"
-        if profile not in config.PROFILES:
-            raise ConfigError(
-                f"No profile {profile!r}. Profiles: {', '.join(sorted(config.PROFILES))}."
-            )
-        values = graph.defaults(ir) | config.PROFILES[profile]
-        values |= ({"source": source} if source else {}) | given
+        values, profile = arguments.of_profile(ir, source, profile, given)
     else:
         known = graph.parameter_types(ir)
         taken = {

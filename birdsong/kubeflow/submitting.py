@@ -140,27 +140,22 @@ def submit(
     def look() -> list[Any]:
         return _same(api, experiment.experiment_id, request)
 
-    sure = True
-    for attempt in range(1, _TRIES + 1):
+    tries = 0
+    while True:
+        tries += 1
         try:
             run = api.create_run(wanted)
-            break
         except (UnreachableError, AnswerError) as error:
             if isinstance(error, AnswerError) and error.status not in (502, 503, 504):
                 raise
-            sure = False
             tell(f"{error} Looking whether the run was made.")
             made = _wait_for(look, sleep)
             if made:
-                run = made[0]
-                break
-            if attempt == _TRIES:
+                return _keep_one(api, made[0], look(), tell)
+            if tries == _TRIES:
                 raise
-    else:  # pragma: no cover - the loop ends by break or raise
-        raise AssertionError
-    if sure:
-        return Submitted(run)
-    return _keep_one(api, run, look(), tell)
+        else:
+            return Submitted(run) if tries == 1 else _keep_one(api, run, look(), tell)
 
 
 def _keep_one(api: Api, run: Any, made: list[Any], tell: Callable[[str], None]) -> Submitted:

@@ -34,15 +34,7 @@ def resolve(
         ConfigError: A name is unknown or a value does not fit.
     """
     given = dict(parse_setting(graph.parameter_types(ir), text) for text in settings)
-    source = str(given.pop("source", "")) or source
-    if profile is None:
-        profile = "demo" if not source or source.startswith("demo:") else "quick"
-    if profile not in config.PROFILES:
-        raise ConfigError(
-            f"No profile {profile!r}. Profiles: {', '.join(sorted(config.PROFILES))}."
-        )
-    values = graph.defaults(ir) | config.PROFILES[profile]
-    values |= ({"source": source} if source else {}) | given
+    values, _ = of_profile(ir, source, profile, given)
     values |= places(values)
     if not values["registry"]:
         from birdsong.registry import default_registry
@@ -50,6 +42,32 @@ def resolve(
         values["registry"] = default_registry(runs)
     check(values)
     return graph.with_defaults(ir, values)
+
+
+def of_profile(
+    ir: graph.Ir, source: str, profile: str | None, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """The pipeline's defaults with a profile and what was given; and the profile's name.
+
+    Args:
+        ir: The compiled pipeline.
+        source: Where the recordings are; one that is given wins; empty for the profile's.
+        profile: Name in `config.PROFILES`; None for demo with generated data, else quick.
+        given: Values by name.
+
+    Raises:
+        ConfigError: There is no such profile.
+    """
+    source = str(given.get("source", "")) or source
+    if profile is None:
+        profile = "demo" if not source or source.startswith("demo:") else "quick"
+    if profile not in config.PROFILES:
+        raise ConfigError(
+            f"No profile {profile!r}. Profiles: {', '.join(sorted(config.PROFILES))}."
+        )
+    others = {name: value for name, value in given.items() if name != "source"}
+    own = {"source": source} if source else {}
+    return graph.defaults(ir) | config.PROFILES[profile] | own | others, profile
 
 
 def parse_setting(types: Mapping[str, type], text: str) -> tuple[str, Any]:

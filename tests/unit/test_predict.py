@@ -18,6 +18,7 @@ from made_bundles import CODES, RATE, TONES_HZ, BandScorer, tone
 
 from birdsong import audio, bundle, detections, predict
 from birdsong.errors import ConfigError, DataError, StorageError
+from birdsong.journal import Journal
 from birdsong.predict import Rule
 from birdsong.serving.answers import heard
 
@@ -302,7 +303,7 @@ def test_two_predictions_into_one_output_do_not_mix(
 ) -> None:
     out = tmp_path / "found.csv"
     with (
-        predict.Journal(predict._journal_of(out, made, Rule())),
+        Journal(predict._journal_of(out, made, Rule())),
         pytest.raises(ConfigError, match="Another prediction is writing"),
     ):
         run([str(folder)], out, made)

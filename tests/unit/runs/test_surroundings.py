@@ -115,6 +115,9 @@ def test_a_service_on_the_loopback_is_refused_but_not_on_the_hosts_network(
 def test_a_service_elsewhere_or_of_no_concern_is_fine() -> None:
     surroundings.refuse_loopback({"registry": "http://mlflow:5000"}, "bridge", {})
     local = {"AWS_ENDPOINT_URL": "http://localhost:9000"}
+    with pytest.raises(ConfigError, match="AWS_ENDPOINT_URL"):
+        surroundings.refuse_loopback({"source": "s3://birds/x"}, "bridge", local)
+    # The same address, where nothing reads from there.
     surroundings.refuse_loopback({"source": "demo:", "registry": "sqlite:///x"}, "bridge", local)
 
 
