@@ -204,9 +204,9 @@ class StepContainer:
                     time.sleep(_POLL_SECONDS)
                 if time.monotonic() >= look_at:
                     self._measure()
-                    # Again soon until there is a figure: a short step ends within a second.
-                    known = self.peak_memory is not None
-                    look_at = time.monotonic() + (_LOOK_SECONDS if known else _POLL_SECONDS)
+                    # Often at first: a short step ends within a second.
+                    young = time.monotonic() - began < _LOOK_SECONDS
+                    look_at = time.monotonic() + (_POLL_SECONDS if young else _LOOK_SECONDS)
                 if not self.exceeded and limits.seconds is not None:
                     late = time.monotonic() - began > limits.seconds
                     self.exceeded = too_long(limits) if late else ""
@@ -268,11 +268,15 @@ class StepContainer:
     def _measure(self) -> None:
         from docker.errors import APIError
 
+        # As of any process where they are seen from here: the engine takes a second to tell, and
+        # knows nothing of a step that has ended by then.
+        held = processes.memory(self._job.mark)
         with contextlib.suppress(APIError, KeyError, TypeError):
-            seen = self._api.stats(self.container, stream=False, one_shot=True)
-            found = seen["memory_stats"]["stats"]
-            # cgroup 1 and 2 have other words; neither counts the file cache in these.
-            held = found.get("anon", found.get("total_rss", 0)) + found.get("shmem", 0)
+            if not held:
+                seen = self._api.stats(self.container, stream=False, one_shot=True)
+                found = seen["memory_stats"]["stats"]
+                # cgroup 1 and 2 have other words; neither counts the file cache in these.
+                held = found.get("anon", found.get("total_rss", 0)) + found.get("shmem", 0)
             self.peak_memory = max(self.peak_memory or 0, int(held))
 
     def _send(self, name: str) -> None:

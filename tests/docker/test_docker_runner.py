@@ -80,7 +80,7 @@ def test_the_whole_dag_gives_the_same_in_containers_as_in_processes(
         assert step.code == other.code
         assert step.container is None
         assert other.container
-        assert other.peak_memory
+        assert (other.peak_memory or 0) > 1_000_000
         assert Path(other.log or "").read_text()
     # To the byte before anything is trained; the preview has random serial numbers in its audio.
     for name in ("ingest", "split", "featurize", "tune"):
