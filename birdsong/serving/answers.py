@@ -1,7 +1,7 @@
 """What the server answers: from windows and their scores to detections above thresholds."""
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ from birdsong.calibration import Calibration
 
 LONGEST_SECONDS = 24 * 3600.0
 """Most seconds that are read of one recording."""
+
+Asked = Literal["detections", "all", "frames"]
+"""What an answer tells beside the detections: nothing, all scores, or those of frames too."""
 
 
 class WindowScorer(Protocol):
@@ -48,6 +51,12 @@ class WindowAnswer(BaseModel):
     scores: dict[str, float] | None = Field(
         default=None, description="Scores of all species by eBird code; only with scores=all"
     )
+    frame_scores: dict[str, list[float]] | None = Field(
+        default=None,
+        description="For each species by eBird code the score of each 5-second frame, in order of "
+        "time from the window's start; only with scores=frames. They are scores, not decisions: "
+        "a threshold holds for a window's highest",
+    )
 
 
 class Answer(BaseModel):
@@ -56,15 +65,34 @@ class Answer(BaseModel):
     model: str = Field(description="Name of the model")
     version: str | None = Field(description="Its version in the registry; null where not known")
     bundle_sha256: str = Field(description="Hash of the bundle: of weights, thresholds and all")
+    runtime: str = Field(
+        description="What computed the scores: tensorflow, onnx, openvino-fp32, openvino-bf16 or "
+        "openvino-int8"
+    )
     seconds: float = Field(description="Seconds that the server worked on it")
     windows: list[WindowAnswer]
+
+
+class PageSettings(BaseModel):
+    """What the web page asks before it sends anything: what stands behind it, and its limits."""
+
+    model: str = Field(description="Name of the model")
+    version: str | None = Field(description="Its version in the registry; null where not known")
+    largest_bytes: int = Field(description="Most bytes of a recording")
+    longest_seconds: float | None = Field(
+        description="Most seconds of audio in a recording; null for no limit"
+    )
+    upload: Literal["direct", "presigned"] = Field(
+        description="direct: POST the bytes to invocations; presigned: to where POST uploads says"
+    )
+    keeps: str = Field(description="What is kept of a recording, in a sentence")
 
 
 def heard(
     data: bytes,
     bundle: Bundle,
     scorer: WindowScorer,
-    all_scores: bool,
+    asked: Asked = "detections",
     stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[WindowAnswer]:
     """Score a recording window by window, exactly as the evaluation does.
@@ -73,7 +101,7 @@ def heard(
         data: The recording's bytes.
         bundle: Species, thresholds and calibration.
         scorer: The network.
-        all_scores: Give the scores of all species too.
+        asked: What is told beside the detections.
         stopped: Asked before each window; True ends the work, since nobody waits for it.
 
     Yields:
@@ -105,9 +133,16 @@ def heard(
             seconds=round(len(window.samples) / config.sample_rate, 3),
             detections=sorted(detections, key=lambda one: (-one.probability, -one.score)),
             scores={code: float(score) for code, score in zip(bundle.codes, best, strict=True)}
-            if all_scores
+            if asked == "all"
             else None,
+            frame_scores=_by_frame(scores, bundle) if asked == "frames" else None,
         )
+
+
+def _by_frame(scores: npt.NDArray[np.float32], bundle: Bundle) -> dict[str, list[float]]:
+    # To six digits: a day of frames for 400 species is large, and finer than that is noise.
+    columns = scores.T.astype(np.float64).round(6).tolist()
+    return dict(zip(bundle.codes, columns, strict=True))
 
 
 def ranked(scores: npt.NDArray[np.float32], bundle: Bundle) -> Iterator[tuple[Species, float, int]]:

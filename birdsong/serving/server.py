@@ -19,7 +19,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Literal
+from typing import Annotated
 
 import uvicorn
 from fastapi import FastAPI, Query, Request
@@ -30,8 +30,16 @@ from starlette.requests import ClientDisconnect
 
 from birdsong.bundle import read_bundle, verify_bundle
 from birdsong.errors import BirdsongError, ConfigError, DataError
-from birdsong.serving import problems
-from birdsong.serving.answers import Answer, WindowAnswer, WindowScorer, heard
+from birdsong.serving import problems, web
+from birdsong.serving.answers import (
+    LONGEST_SECONDS,
+    Answer,
+    Asked,
+    PageSettings,
+    WindowAnswer,
+    WindowScorer,
+    heard,
+)
 
 LARGEST_BYTES = 64 * 2**20
 """Largest body of a request."""
@@ -49,6 +57,11 @@ no answer before they have sent all, and would see a broken connection instead o
 
 _UNHEARD = {"unreadable": "unreadable", "empty": "empty", "not finite": "not-finite"}
 """Words that `birdsong.audio` starts its errors with, and ours for them; others are our fault."""
+
+_KEEPS = (
+    "Nothing. Your recording is listened to in memory and then forgotten; neither it nor the "
+    "answer is stored."
+)
 
 _PROBLEM = {"model": problems.ProblemDetails}
 
@@ -82,6 +95,7 @@ def create_app(
         scorer = Scorer(loaded.model)
     version = version or _version_beside(loaded.path)
     network: WindowScorer = scorer
+    runtime = str(getattr(scorer, "runtime", "tensorflow"))
     _warm(network)
     gate = asyncio.Semaphore(_AT_ONCE)
     # No page of documentation: FastAPI's own loads its scripts from a CDN.
@@ -93,6 +107,7 @@ def create_app(
         redoc_url=None,
     )
     problems.install(app)
+    web.install(app)
 
     @app.exception_handler(RequestValidationError)
     async def wrong_query(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -103,6 +118,18 @@ def create_app(
     async def ping() -> dict[str, str]:
         """Say that the server is ready."""
         return {"status": "ready", "model": loaded.name, "bundle_sha256": loaded.sha256}
+
+    @app.get("/settings")
+    async def settings() -> PageSettings:
+        """What a page, or another client, has to know before it sends a recording."""
+        return PageSettings(
+            model=loaded.name,
+            version=version,
+            largest_bytes=largest_bytes,
+            longest_seconds=LONGEST_SECONDS,
+            upload="direct",
+            keeps=_KEEPS,
+        )
 
     @app.post(
         "/invocations",
@@ -121,31 +148,38 @@ def create_app(
     async def invocations(
         request: Request,
         scores: Annotated[
-            Literal["detections", "all"], Query(description="all: scores of all species too")
+            Asked,
+            Query(
+                description="all: scores of all species too; frames: those of each 5-second frame"
+            ),
         ] = "detections",
     ) -> Answer:
         """Say which birds are heard in a recording: OGG, MP3, FLAC or WAV of any length."""
         if unknown := sorted(set(request.query_params) - {"scores"}):
             raise problems.Problem(
-                400, "query", f"{', '.join(unknown)[:100]}: not known here. There is scores=all."
+                400,
+                "query",
+                f"{', '.join(unknown)[:100]}: not known here. There are scores=all and "
+                "scores=frames.",
             )
         _check_type(request.headers.get("content-type", ""))
         data = await _body(request, largest_bytes)
         gone = threading.Event()
         async with gate, _noticing(request, gone):
             started = time.perf_counter()
-            windows = await run_in_threadpool(_answer, data, gone, scores == "all")
+            windows = await run_in_threadpool(_answer, data, gone, scores)
         return Answer(
             model=loaded.name,
             version=version,
             bundle_sha256=loaded.sha256,
+            runtime=runtime,
             seconds=round(time.perf_counter() - started, 4),
             windows=windows,
         )
 
-    def _answer(data: bytes, gone: threading.Event, all_scores: bool) -> list[WindowAnswer]:
+    def _answer(data: bytes, gone: threading.Event, asked: Asked) -> list[WindowAnswer]:
         try:
-            windows = list(heard(data, loaded, network, all_scores, gone.is_set))
+            windows = list(heard(data, loaded, network, asked, gone.is_set))
         except DataError as error:
             code, _, rest = str(error).partition(":")
             if code not in _UNHEARD:

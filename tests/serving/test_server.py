@@ -17,12 +17,14 @@ import numpy as np
 import pytest
 import soundfile
 import uvicorn
+from fastapi import FastAPI
 from made_bundles import CODES, RATE, TONES_HZ, BandScorer, tone, write_stages
 
 from birdsong.bundle import read_bundle, write_bundle
 from birdsong.calibration import Calibration
 from birdsong.errors import ConfigError, DataError
 from birdsong.golden import compare, read_golden
+from birdsong.serving import web
 from birdsong.serving.answers import heard
 from birdsong.serving.server import create_app, serve_bundle
 
@@ -91,6 +93,7 @@ def test_a_tone_is_heard_as_its_species_with_names_threshold_and_probability(
     assert response.status_code == 200
     answer = response.json()
     assert answer["version"] == "7"
+    assert answer["runtime"] == "tensorflow"
     (window,) = answer["windows"]
     (detection,) = window["detections"]
     assert detection["code"] == CODES[which]
@@ -98,6 +101,7 @@ def test_a_tone_is_heard_as_its_species_with_names_threshold_and_probability(
     # Temperature 2 draws the probability towards one half.
     assert 0.5 < detection["probability"] < detection["score"]
     assert "scores" not in window
+    assert "frame_scores" not in window
 
 
 def test_golden_recordings_through_http_score_as_stored(client: httpx.Client, bundle: Path) -> None:
@@ -120,6 +124,57 @@ def test_the_frame_of_a_detection_is_where_the_sound_is(client: httpx.Client) ->
     assert answer["windows"][0]["detections"] == []
     (detection,) = answer["windows"][1]["detections"]
     assert detection["frame_start_seconds"] == 60.0
+
+
+def test_scores_by_frame_say_where_in_a_window_each_species_sings(client: httpx.Client) -> None:
+    wave = np.random.default_rng(1).normal(0, 0.02, 17 * RATE).astype(np.float32)
+    wave[5 * RATE : 10 * RATE] += tone(TONES_HZ[1], 5)
+    body = _file(wave)
+    (window,) = client.post("/invocations?scores=frames", content=body).json()["windows"]
+    assert list(window["frame_scores"]) == CODES
+    assert all(len(scores) == 4 for scores in window["frame_scores"].values())
+    assert int(np.argmax(window["frame_scores"][CODES[1]])) == 1
+    (all_scores,) = client.post("/invocations?scores=all", content=body).json()["windows"]
+    for code in CODES:
+        assert max(window["frame_scores"][code]) == pytest.approx(
+            all_scores["scores"][code], abs=1e-6
+        )
+
+
+def test_the_settings_tell_a_page_how_to_send_and_how_much(client: httpx.Client) -> None:
+    settings = client.get("/settings").json()
+    assert settings["upload"] == "direct"
+    assert settings["largest_bytes"] == LARGEST
+    assert settings["longest_seconds"] == 24 * 3600
+    assert (settings["model"], settings["version"]) == ("birdsong", "7")
+    assert "Nothing" in settings["keeps"]
+
+
+def test_the_page_is_sent_with_a_policy_that_lets_nothing_else_in(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "index.html").write_text("<!doctype html><title>birds</title>")
+    (tmp_path / "parts/page.js").write_text("'use strict'")
+    (tmp_path / "secret.py").write_text("secret")
+    app = FastAPI()
+    web.install(app, tmp_path)
+
+    async def get(path: str) -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            return await client.get(path)
+
+    page = asyncio.run(get("/"))
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "media-src 'self' blob:" in policy
+    assert "microphone=(self)" in page.headers["permissions-policy"]
+    script = asyncio.run(get("/parts/page.js"))
+    assert script.headers["content-type"].startswith("text/javascript")
+    assert script.headers["x-content-type-options"] == "nosniff"
+    for outside in ("/secret.py", "/parts/../secret.py", "/parts/%2e%2e/secret.py", "/parts"):
+        assert asyncio.run(get(outside)).status_code == 404
 
 
 def test_ten_minutes_are_ten_windows_each_with_its_own_answer(client: httpx.Client) -> None:
@@ -336,21 +391,19 @@ def test_a_score_equal_to_its_threshold_is_not_heard(bundle: Path) -> None:
             return np.array([[0.5, 0.6, 0.1], [0.2, 0.7, 0.1]], np.float32)
 
     read = read_bundle(bundle)
-    (window,) = heard(_file(tone(1000, 8)), read, Constant(), all_scores=False)
+    (window,) = heard(_file(tone(1000, 8)), read, Constant())
     (detection,) = window.detections
     assert detection.code == "barswa"
     assert detection.frame_start_seconds == pytest.approx(5.0, abs=0.01)
     none = replace(read, species=tuple(replace(one, threshold=None) for one in read.species))
-    (window,) = heard(_file(tone(1000, 8)), none, Constant(), all_scores=False)
+    (window,) = heard(_file(tone(1000, 8)), none, Constant())
     assert window.detections == []
 
 
 def test_the_server_applies_the_curve_of_the_bundle(bundle: Path) -> None:
     read = read_bundle(bundle)
     curve = Calibration(1.0, "", ((0.0, 0.5, 1.0), (0.1, 0.2, 0.3)))
-    (window,) = heard(
-        _file(tone(1000, 8)), replace(read, calibration=curve), BandScorer(), all_scores=False
-    )
+    (window,) = heard(_file(tone(1000, 8)), replace(read, calibration=curve), BandScorer())
     detection = window.detections[0]
     assert 0.5 < detection.score <= 1
     assert detection.probability == pytest.approx(0.1 + 0.2 * detection.score)

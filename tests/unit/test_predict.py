@@ -76,7 +76,7 @@ def test_each_window_says_what_the_server_says_of_it(
         rows = table[table["file"] == f"{folder}/{name}"]
         expected = [
             (window.start_seconds, one.code, one.score, one.probability, one.frame_start_seconds)
-            for window in heard((folder / name).read_bytes(), made, BandScorer(), False)
+            for window in heard((folder / name).read_bytes(), made, BandScorer())
             for one in window.detections
         ]
         columns = ["window_start_seconds", "code", "score", "probability", "start_seconds"]

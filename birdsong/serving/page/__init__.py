@@ -1,0 +1,1 @@
+"""The web page: the files beside this one, served at / where there is an index.html."""
