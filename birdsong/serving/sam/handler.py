@@ -153,7 +153,9 @@ def handle(event: Mapping[str, Any], context: object) -> Response:
     except Exception:
         _LOG.exception("failed after %.1f s", time.monotonic() - started)
         response = Problem(
-            500, "internal", "The page's server failed on this request. Try again; its log says why."
+            500,
+            "internal",
+            "The page's server failed on this request. Try again; its log says why.",
         ).response()
     if _web is not None:
         response["headers"] = {**_web.headers, **response["headers"]}
