@@ -19,10 +19,10 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import uvicorn
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
@@ -153,6 +153,14 @@ def create_app(
                 description="all: scores of all species too; frames: those of each 5-second frame"
             ),
         ] = "detections",
+        attributes: Annotated[
+            str,
+            Header(
+                alias="X-Amzn-SageMaker-Custom-Attributes",
+                description="scores=all or scores=frames: SageMaker passes this header on, but no "
+                "query",
+            ),
+        ] = "",
     ) -> Answer:
         """Say which birds are heard in a recording: OGG, MP3, FLAC or WAV of any length."""
         if unknown := sorted(set(request.query_params) - {"scores"}):
@@ -162,6 +170,8 @@ def create_app(
                 f"{', '.join(unknown)[:100]}: not known here. There are scores=all and "
                 "scores=frames.",
             )
+        if attributes:
+            scores = _asked(attributes)
         _check_type(request.headers.get("content-type", ""))
         data = await _body(request, largest_bytes)
         gone = threading.Event()
@@ -197,6 +207,18 @@ def create_app(
         return windows
 
     return app
+
+
+def _asked(attributes: str) -> Asked:
+    name, _, value = attributes.partition("=")
+    if name != "scores" or value not in get_args(Asked):
+        raise problems.Problem(
+            400,
+            "query",
+            f"The custom attributes are {attributes[:100]!r}; there are scores=detections, "
+            "scores=all and scores=frames.",
+        )
+    return cast(Asked, value)
 
 
 def _check_type(value: str) -> None:

@@ -434,3 +434,13 @@ def test_a_port_that_is_taken_is_told_before_the_model_is_loaded(bundle: Path) -
         with pytest.raises(ConfigError, match=f"Cannot listen on 127.0.0.1:{port}"):
             serve_bundle(bundle, port=port)
         assert time.monotonic() - began < 2
+
+
+def test_sagemaker_which_passes_no_query_on_asks_by_its_own_header(client: httpx.Client) -> None:
+    name = "X-Amzn-SageMaker-Custom-Attributes"
+    body = _file(tone(TONES_HZ[0]))
+    answer = client.post("/invocations", content=body, headers={**AUDIO, name: "scores=frames"})
+    (window,) = answer.json()["windows"]
+    assert set(window["frame_scores"]) == set(CODES)
+    answer = client.post("/invocations", content=body, headers={**AUDIO, name: "scores=many"})
+    assert "scores=frames" in _problem(answer, 400, "query")
