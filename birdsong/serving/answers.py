@@ -59,6 +59,17 @@ class WindowAnswer(BaseModel):
     )
 
 
+class SpeciesNames(BaseModel):
+    """A species that the model knows."""
+
+    code: str = Field(description="eBird code")
+    common_name: str = Field(description="Common name; empty where the training data had none")
+    scientific_name: str = Field(description="Scientific name; empty where there was none")
+    threshold: float | None = Field(
+        description="A window's score above it counts as heard; null: never reported"
+    )
+
+
 class Answer(BaseModel):
     """What was heard in a recording."""
 
@@ -70,7 +81,13 @@ class Answer(BaseModel):
         "openvino-int8"
     )
     seconds: float = Field(description="Seconds that the server worked on it")
+    highest_hz: float = Field(description="Highest frequency that the model hears, Hz")
     windows: list[WindowAnswer]
+    species: list[SpeciesNames] | None = Field(
+        default=None,
+        description="All species of the model, for the names behind the scores; only with "
+        "scores=all or scores=frames",
+    )
 
 
 class PageSettings(BaseModel):
@@ -143,6 +160,19 @@ def _by_frame(scores: npt.NDArray[np.float32], bundle: Bundle) -> dict[str, list
     # To six digits: a day of frames for 400 species is large, and finer than that is noise.
     columns = scores.T.astype(np.float64).round(6).tolist()
     return dict(zip(bundle.codes, columns, strict=True))
+
+
+def known(bundle: Bundle) -> list[SpeciesNames]:
+    """Names and thresholds of all species, in the order of the scores."""
+    return [
+        SpeciesNames(
+            code=species.code,
+            common_name=species.common_name,
+            scientific_name=species.scientific_name,
+            threshold=species.threshold,
+        )
+        for species in bundle.species
+    ]
 
 
 def ranked(scores: npt.NDArray[np.float32], bundle: Bundle) -> Iterator[tuple[Species, float, int]]:

@@ -39,6 +39,7 @@ from birdsong.serving.answers import (
     WindowAnswer,
     WindowScorer,
     heard,
+    known,
 )
 
 LARGEST_BYTES = 64 * 2**20
@@ -184,7 +185,9 @@ def create_app(
             bundle_sha256=loaded.sha256,
             runtime=runtime,
             seconds=round(time.perf_counter() - started, 4),
+            highest_hz=loaded.features.sample_rate / 2,
             windows=windows,
+            species=None if scores == "detections" else known(loaded),
         )
 
     def _answer(data: bytes, gone: threading.Event, asked: Asked) -> list[WindowAnswer]:

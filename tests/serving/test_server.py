@@ -141,6 +141,17 @@ def test_scores_by_frame_say_where_in_a_window_each_species_sings(client: httpx.
         )
 
 
+def test_scores_come_with_the_names_and_thresholds_behind_them(client: httpx.Client) -> None:
+    body = _file(tone(TONES_HZ[0], 6))
+    for asked in ("all", "frames"):
+        answer = client.post(f"/invocations?scores={asked}", content=body).json()
+        assert [one["code"] for one in answer["species"]] == CODES
+        assert answer["species"][1]["common_name"] == "Barn | Swallow"
+        assert answer["species"][1]["threshold"] == 0.5
+        assert answer["highest_hz"] == RATE / 2
+    assert "species" not in client.post("/invocations", content=body).json()
+
+
 def test_the_settings_tell_a_page_how_to_send_and_how_much(client: httpx.Client) -> None:
     settings = client.get("/settings").json()
     assert settings["upload"] == "direct"
