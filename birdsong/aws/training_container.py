@@ -103,5 +103,4 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    # The argument is for trials without a container; SageMaker gives `train` alone.
-    sys.exit(main(*map(Path, sys.argv[1:2])))
+    sys.exit(main())

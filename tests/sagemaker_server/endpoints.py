@@ -1,1 +1,0 @@
-"""Registry and endpoints: what moto lacks of them goes here, each action by `api.action`."""
