@@ -1,1 +1,1 @@
-"""SageMaker: what runs inside of its containers."""
+"""SageMaker: jobs, registry, endpoints and their prices; what runs inside of its containers."""
