@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from birdsong.errors import DataError
+from birdsong.errors import DataError, StorageError
 
 SPEC = "spec.json"
 SCHEMA_VERSION = 1
@@ -177,6 +177,27 @@ def write_aside(path: str | Path) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def ensure_room(path: str | Path, needed: int) -> None:
+    """Refuse to begin writing what the disk cannot take.
+
+    Libraries that write the files of a model crash where a disk fills under them (HDF5 ends the
+    process), so this is asked before.
+
+    Args:
+        path: A folder that exists.
+        needed: Bytes.
+
+    Raises:
+        StorageError: Less is free.
+    """
+    free = shutil.disk_usage(path).free
+    if free < needed:
+        raise StorageError(
+            f"The disk is full: {free / 1e6:,.1f} MB are free at {path}, needed are "
+            f"{needed / 1e6:,.1f} MB. Make room, or give a larger volume, and start it again."
+        )
 
 
 def write_json(path: str | Path, value: object, *, durable: bool = False) -> None:

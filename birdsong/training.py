@@ -25,6 +25,9 @@ from birdsong.training_state import Epoch, Fit
 WARM_UP_SHARE = 0.05
 """Share of all steps over which the learning rate rises from 0; then it falls along a cosine."""
 
+_BYTES_A_WEIGHT = 16
+"""Room for the weights as float32, as a graph, and for what is written aside of them."""
+
 SCORED_TOGETHER = 8
 """Windows of validation that are scored at a time: at most 96 frames."""
 
@@ -353,6 +356,7 @@ def train(
     }
     inputs = {"development": development_path, "hyperparameters": hyperparameters_path}
     with artifacts.create(model_path, "model", config, inputs) as folder:
+        artifacts.ensure_room(folder.path, _BYTES_A_WEIGHT * fitted.network.count_params())
         fitted.network.save_weights(str(folder.path / "weights.weights.h5"))
         network = in_float32(fitted.network, config, len(features.codes))
         export(network, front_end, folder.path / "saved_model")

@@ -27,16 +27,18 @@ for target in ${*:-data train cloud serve}; do
     began=$SECONDS
     echo "== $name"
     common=(-f docker/Dockerfile --build-arg "ACCELERATOR=${BIRDSONG_ACCELERATOR:-cpu}")
-    # shellcheck disable=SC2086  # several words are meant
-    docker build ${BIRDSONG_BUILD_OPTIONS:-} "${common[@]}" --target "$target" --tag "$name" \
-        --build-arg "FINGERPRINT=$fingerprint" --build-arg "SOURCE=$source" \
-        --build-arg "REVISION=$revision" --build-arg "VERSION=$version" .
+    # shellcheck disable=SC2206  # several words are meant
+    build=(docker build ${BIRDSONG_BUILD_OPTIONS:-} "${common[@]}" --build-arg "FINGERPRINT=$fingerprint"
+        --build-arg "SOURCE=$source" --build-arg "REVISION=$revision" --build-arg "VERSION=$version")
+    "${build[@]}" --target "$target" --tag "$name" .
     found=$(docker run --rm --network none "$name" cat /opt/birdsong/fingerprint)
     if [ "$found" != "$fingerprint" ]; then
         docker rmi "$name" >/dev/null
         echo "Files of $target changed while its image was built. Build again." >&2
         exit 1
     fi
+    # SageMaker's are the same layers with another user.
+    case "$target" in train | serve) "${build[@]}" --target "$target-sagemaker" --tag "$name-sagemaker" . ;; esac
     # From the stage that installed it: the list is not part of the image.
     # shellcheck disable=SC2086
     stage=$(docker build -q ${BIRDSONG_BUILD_OPTIONS:-} "${common[@]}" --target "$target-packages" .)

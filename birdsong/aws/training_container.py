@@ -10,10 +10,13 @@ The lines `metric NAME=VALUE` are for the job's metric definitions. SIGTERM ends
 started again goes on with the epoch after the last checkpoint.
 """
 
+import contextlib
+import errno
 import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
@@ -54,10 +57,6 @@ def train(root: Path) -> dict[str, float]:
     Raises:
         BirdsongError: A file is missing or not what it should be.
     """
-    from birdsong import search, training
-    from birdsong.checkpoints import FOLDER_VARIABLE
-    from birdsong.config import TuneConfig
-
     told = root / "input" / "config" / "hyperparameters.json"
     try:
         values = json.loads(told.read_text())
@@ -69,6 +68,11 @@ def train(root: Path) -> dict[str, float]:
         raise DataError(
             f"The job has no channel {CHANNEL}: {data} is absent. Give it what featurize made."
         )
+    # TensorFlow takes its time; a wrong setting is told without it.
+    from birdsong import search, training
+    from birdsong.checkpoints import FOLDER_VARIABLE
+    from birdsong.config import TuneConfig
+
     os.environ[FOLDER_VARIABLE] = str(root / "checkpoints")
     model = root / "model"
     chosen = model / "hyperparameters"
@@ -85,17 +89,27 @@ def main(root: Path = Path("/opt/ml")) -> int:
         for name, value in train(root).items():
             print(f"metric {name}={value}", flush=True)
     except Exception as error:
-        text = (
-            str(error) if isinstance(error, BirdsongError) else f"{type(error).__name__}: {error}"
-        )
-        failure = root / "output" / "failure"
-        failure.parent.mkdir(parents=True, exist_ok=True)
-        failure.write_text(text[:LONGEST_FAILURE])
+        text = _reason(error)
+        # Where the disk is full there is no room for the reason either; the log has it.
+        with contextlib.suppress(OSError):
+            failure = root / "output" / "failure"
+            failure.parent.mkdir(parents=True, exist_ok=True)
+            failure.write_text(text[:LONGEST_FAILURE])
         if not isinstance(error, BirdsongError):
-            raise
+            traceback.print_exception(error)
         print(f"error: {text}", file=sys.stderr)
         return 1
     return 0
+
+
+def _reason(error: Exception) -> str:
+    """Why a job failed, for somebody who sees these words alone."""
+    if isinstance(error, BirdsongError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        place = f" at {error.filename}" if error.filename else ""
+        return f"The job's disk is full{place}. Give it a larger volume."
+    return f"{type(error).__name__}: {error}"
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -1,24 +1,15 @@
 """The images as they were built: user, read-only root, sizes, what is in them and what is not."""
 
-import io
 import json
 import os
 import re
 import subprocess
-import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import soundfile
-from conftest import DemoRun
-from made_features import Take, song, write_features
 
-from birdsong import artifacts, image_code
-from birdsong.runs import record
+from birdsong import image_code
 from components import images
 
 pytestmark = pytest.mark.docker
@@ -146,120 +137,3 @@ def test_stages_of_the_image_data_have_no_tensorflow(engine: Any) -> None:
         run("data", "sh", "-c", "ls /opt/venv/lib/python3.*/site-packages | grep -ci tensor; true")
         == "0"
     )
-
-
-# --- the training job ----------------------------------------------------------------------------
-
-
-def training_job(root: Path, name: str, seconds: float | None = None) -> tuple[int, str]:
-    """A job as SageMaker starts it; with `seconds` it is stopped that long after its first epoch.
-
-    Returns:
-        Its exit code and what it printed.
-    """
-    child = subprocess.Popen(
-        [
-            *("docker", "run", "--name", name, "--read-only", "--tmpfs", "/tmp"),  # noqa: S108
-            *("--cap-drop", "ALL", "--network", "none", "--volume", f"{root}:/opt/ml"),
-            *("--user", f"{os.getuid()}:{os.getgid()}", images.reference("train"), "train"),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        if seconds is not None:
-            deadline = time.monotonic() + 120
-            while not any((root / "checkpoints").rglob("*.npz")) and child.poll() is None:
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-            time.sleep(seconds)
-            began = time.monotonic()
-            subprocess.run(["docker", "stop", "--time", "120", name], check=True)
-            assert time.monotonic() - began < 60
-        said, _ = child.communicate(timeout=300)
-    finally:
-        subprocess.run(["docker", "rm", "--force", name], check=True, capture_output=True)
-    return child.returncode, said
-
-
-def test_a_training_job_that_is_stopped_goes_on_where_it_was(engine: Any, tmp_path: Path) -> None:
-    development = [
-        Take(code, [song(hertz, 2, seed=n)], part="train" if n else "validation")
-        for code, hertz in (("low", 700.0), ("high", 5000.0))
-        for n in range(4)
-    ]
-    for folder in ("input/config", "input/data", "model", "output", "checkpoints"):
-        (tmp_path / folder).mkdir(parents=True)
-    write_features(tmp_path / "input/data/development", ["low", "high"], development)
-    given = {"backbone": "tiny", "weights": "none", "front_end": "small", "epochs": "40"}
-    told = tmp_path / "input/config/hyperparameters.json"
-    told.write_text(json.dumps(given | {"batch_size": "2"}))
-    name = f"birdsong-train-{os.getpid()}"
-    code, said = training_job(tmp_path, name, seconds=0.5)
-    assert code == 143, said
-    assert not (tmp_path / "output" / "failure").exists()
-    code, said = training_job(tmp_path, name)
-    assert code == 0, said
-    assert "metric best_epoch=" in said
-    assert artifacts.verify(tmp_path / "model" / "model").kind == "model"
-    first = next(line for line in said.splitlines() if line.endswith("/40 epochs"))
-    assert " 0/40 " not in first, said
-    told.write_text(json.dumps({"epochs": "none"}))
-    code, _ = training_job(tmp_path, name)
-    assert code == 1
-    assert "epochs" in (tmp_path / "output" / "failure").read_text()
-
-
-# --- the server ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def server(engine: Any, demo_run: DemoRun) -> Iterator[str]:
-    """The address of the image serve, as SageMaker starts it, with the bundle of the demo run."""
-    found = record.find(demo_run.runs, "latest")
-    bundle = Path(found.steps["register"].outputs["version"]["path"]) / "bundle"
-    name = f"birdsong-serve-{os.getpid()}"
-    subprocess.run(
-        [
-            *("docker", "run", "--detach", "--name", name, "--read-only", "--tmpfs", "/tmp"),  # noqa: S108
-            *("--cap-drop", "ALL", "--volume", f"{bundle}:/opt/ml/model:ro"),
-            *("--publish", "127.0.0.1::8080", images.reference("serve"), "serve"),
-        ],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        port = engine.api.port(name, 8080)[0]["HostPort"]
-        yield f"http://127.0.0.1:{port}"
-        began = time.monotonic()
-        subprocess.run(["docker", "stop", "--time", "30", name], check=True, capture_output=True)
-        assert time.monotonic() - began < 29
-        assert engine.api.inspect_container(name)["State"]["ExitCode"] == 0
-    finally:
-        subprocess.run(["docker", "rm", "--force", name], check=True, capture_output=True)
-
-
-def test_the_image_serve_answers_as_sagemaker_asks(server: str) -> None:
-    deadline = time.monotonic() + 90
-    while True:
-        try:
-            with urllib.request.urlopen(f"{server}/ping", timeout=2) as answer:  # noqa: S310
-                assert answer.status == 200
-                break
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
-    request = urllib.request.Request(  # noqa: S310
-        f"{server}/invocations", data=tone(), headers={"Content-Type": "audio/flac"}
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-        found = json.load(answer)
-    assert len(found["windows"]) == 1, found
-
-
-def tone() -> bytes:
-    """Six seconds of a tone as FLAC."""
-    file = io.BytesIO()
-    soundfile.write(file, 0.1 * np.sin(np.arange(6 * 22_050) / 3), 22_050, format="FLAC")
-    return file.getvalue()

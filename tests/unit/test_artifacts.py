@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from birdsong import artifacts
-from birdsong.errors import DataError
+from birdsong.errors import DataError, StorageError
 
 
 def _make(path: Path, text: str = "song", **inputs: Path) -> artifacts.Spec:
@@ -110,3 +110,9 @@ def test_json_refuses_numbers_that_json_does_not_have(tmp_path: Path) -> None:
         artifacts.write_json(tmp_path / "good.json", {"value": float("nan")})
     assert artifacts.read_json(tmp_path / "good.json") == {"value": 1.5}
     assert os.listdir(tmp_path) == ["good.json"]  # noqa: PTH208
+
+
+def test_what_the_disk_cannot_take_is_refused_with_both_sizes(tmp_path: Path) -> None:
+    artifacts.ensure_room(tmp_path, 1)
+    with pytest.raises(StorageError, match=r"MB are free .* needed are 1,000,000,000,000.0 MB"):
+        artifacts.ensure_room(tmp_path, 10**18)

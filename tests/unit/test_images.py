@@ -6,9 +6,15 @@ import sys
 import pytest
 
 from birdsong import image_code
+from birdsong.errors import ConfigError
 from components import images
 
-VARIABLES = ("BIRDSONG_REGISTRY", "BIRDSONG_IMAGE_TAG", "BIRDSONG_IMAGE_TRAIN")
+VARIABLES = (
+    "BIRDSONG_REGISTRY",
+    "BIRDSONG_IMAGE_TAG",
+    "BIRDSONG_IMAGE_TRAIN",
+    "BIRDSONG_IMAGE_TRAIN_SAGEMAKER",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +42,17 @@ def test_one_image_can_be_named_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BIRDSONG_IMAGE_TRAIN", "elsewhere/trainer@sha256:00")
     assert images.reference("train") == "elsewhere/trainer@sha256:00"
     assert images.reference("data").startswith("ghcr.io/me/birdsong-python-data:")
+
+
+def test_the_image_for_sagemaker_is_named_after_the_plain_one_or_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert images.for_sagemaker("train") == f"{images.reference('train')}-sagemaker"
+    monkeypatch.setenv("BIRDSONG_IMAGE_TRAIN", "elsewhere/trainer@sha256:00")
+    with pytest.raises(ConfigError, match="BIRDSONG_IMAGE_TRAIN_SAGEMAKER"):
+        images.for_sagemaker("train")
+    monkeypatch.setenv("BIRDSONG_IMAGE_TRAIN_SAGEMAKER", "elsewhere/trainer@sha256:01")
+    assert images.for_sagemaker("train") == "elsewhere/trainer@sha256:01"
 
 
 def test_stages_get_the_image_of_their_kind_of_work() -> None:
