@@ -7,6 +7,7 @@ scores on an endpoint as it did here.
 
 import io
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from birdsong import browser_audio
 from birdsong.config import FeatureConfig
 from birdsong.errors import ConfigError, DataError
 
@@ -30,6 +32,12 @@ SILENCE = 0.5 / 32_768
 
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
 """Samples per second that a header may claim; beyond them it is taken for broken."""
+
+MOST_CHANNELS = 64
+"""Channels that a header may claim; arrays of microphones have fewer."""
+
+Recording = bytes | str | Path | BinaryIO | int
+"""A recording's bytes, its path, an open binary file or the descriptor of one."""
 
 _BLOCK_SAMPLES = 1 << 15
 """Samples, over all channels, that are decoded at a time; small enough to stay in cache."""
@@ -49,8 +57,28 @@ class Window:
     samples: np.ndarray
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """What a recording may be at most, beyond which it is refused.
+
+    Attributes:
+        seconds: Of audio, silence included, counted as it is decoded: headers lie.
+        channels: Channels.
+        lowest_rate: Samples per second, at least.
+        highest_rate: Samples per second, at most.
+    """
+
+    seconds: float = math.inf
+    channels: int = MOST_CHANNELS
+    lowest_rate: int = LOWEST_RATE
+    highest_rate: int = HIGHEST_RATE
+
+
+ANY = Bounds()
+
+
 def windows(
-    data: bytes | str | Path | BinaryIO, config: FeatureConfig, overlap_seconds: float = 0.0
+    data: Recording, config: FeatureConfig, overlap_seconds: float = 0.0, bounds: Bounds = ANY
 ) -> Iterator[Window]:
     """Decode a recording to windows, one after another, in memory bounded for any length.
 
@@ -60,10 +88,12 @@ def windows(
     silent.
 
     Args:
-        data: OGG, MP3, FLAC or WAV: its bytes, its path or an open binary file.
+        data: OGG, MP3, FLAC or WAV; where PyAV is installed also WebM and MP4, as browsers record
+            them.
         config: Sample rate, seconds of a window, and most seconds that are kept; silence before
             a window does not count.
         overlap_seconds: End of a full window that the next one begins with, less than a window.
+        bounds: What is refused.
 
     Yields:
         The windows in order of time.
@@ -71,7 +101,8 @@ def windows(
     Raises:
         ConfigError: The overlap is not shorter than a window.
         DataError: The recording cannot be decoded, has no samples, or a sample is not finite.
-            The message starts with a word for the kind: `unreadable:`, `empty:`, `not finite:`.
+            The message starts with a word for the kind: `unreadable:`, `empty:`, `not finite:`,
+            `too long:`, `channels:`, `rate:`.
             A file that just ends early, as a cut-off OGG, MP3 or WAV, counts as far as it goes.
     """
     window_samples = round(config.window_seconds * config.sample_rate)
@@ -85,7 +116,7 @@ def windows(
         )
     # Of `filled` samples the first `shared` were in the window before.
     filled = shared = start = 0
-    for chunk in _resampled(data, config.sample_rate):
+    for chunk in _resampled(data, config.sample_rate, bounds):
         while len(chunk) and left:
             if not filled:
                 silent = _leading_silence(chunk)
@@ -177,21 +208,26 @@ def _finished(window: np.ndarray, start: int, rate: int) -> Window:
     return Window((start + first) / rate, rounded[first:last])
 
 
-def _resampled(data: bytes | str | Path | BinaryIO, rate: int) -> Iterator[np.ndarray]:
+def _resampled(data: Recording, rate: int, bounds: Bounds) -> Iterator[np.ndarray]:
     """Mono float32 chunks at `rate`, of any lengths; together as long as in one shot."""
     try:
-        with soundfile.SoundFile(io.BytesIO(data) if isinstance(data, bytes) else data) as file:
-            if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
+        with _opened(data) as file:
+            if not bounds.lowest_rate <= file.samplerate <= bounds.highest_rate:
                 raise DataError(
-                    f"unreadable: its header claims {file.samplerate} samples per second, "
-                    f"expected {LOWEST_RATE} to {HIGHEST_RATE}."
+                    f"rate: its header claims {file.samplerate} samples per second, "
+                    f"expected {bounds.lowest_rate} to {bounds.highest_rate}."
+                )
+            if file.channels > bounds.channels:
+                raise DataError(
+                    f"channels: its header claims {file.channels} channels, expected at most "
+                    f"{bounds.channels}."
                 )
             if file.samplerate == rate:
-                yield from _mono(file)
+                yield from _mono(file, bounds)
                 return
             stream = soxr.ResampleStream(file.samplerate, rate, 1, dtype="float32", quality="HQ")
             read = 0
-            for block in _mono(file):
+            for block in _mono(file, bounds):
                 read += len(block)
                 yield stream.resample_chunk(block)
             # A few samples at 96 kHz are less than one at 22,050 Hz; silence makes up for it.
@@ -203,13 +239,40 @@ def _resampled(data: bytes | str | Path | BinaryIO, rate: int) -> Iterator[np.nd
         raise DataError(f"unreadable: {error}") from error
 
 
-def _mono(file: Any) -> Iterator[np.ndarray]:
+def _opened(data: Recording) -> Any:
+    """An open sound file: rate, channels and `read`."""
+    source = io.BytesIO(data) if isinstance(data, bytes) else data
+    kind = browser_audio.kind_of(_beginning(source))
+    if kind is not None:
+        return browser_audio.BrowserFile(source, kind)
+    return soundfile.SoundFile(source)
+
+
+def _beginning(source: str | Path | BinaryIO | int, size: int = 12) -> bytes:
+    try:
+        if isinstance(source, str | Path):
+            with open(source, "rb") as file:  # noqa: PTH123
+                return file.read(size)
+        if isinstance(source, int):
+            return os.pread(source, size, 0)
+        found = source.read(size)
+        source.seek(0)
+        return found
+    except OSError:
+        return b""  # What is wrong with it, libsndfile says.
+
+
+def _mono(file: Any, bounds: Bounds) -> Iterator[np.ndarray]:
     """Blocks of the mean of an open sound file's channels, float32, shape (samples,)."""
     channels = file.channels
     size = max(1, _BLOCK_SAMPLES // channels)
+    left = bounds.seconds * file.samplerate
     anything = False
     while len(block := file.read(size, dtype="float32", always_2d=True)):
         anything = True
+        left -= len(block)
+        if left < 0:
+            raise DataError(f"too long: it has more than {bounds.seconds:g} s of audio.")
         if channels == 1:
             mono = block[:, 0]
         else:
