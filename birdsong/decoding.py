@@ -299,11 +299,12 @@ def memory_bytes(decoder: Decoder) -> int:
         return 0
     with contextlib.suppress(OSError, ValueError):
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return sum(_resident(number) for number in (str(pid), *children))
+        return sum(resident_bytes(number) for number in (pid, *map(int, children)))
     return 0
 
 
-def _resident(pid: str) -> int:
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process; 0 where it is gone."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):

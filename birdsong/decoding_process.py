@@ -130,7 +130,9 @@ def _limit(kind: int, value: int) -> None:
 
 
 def _decode(file: int, answers: socket.socket, job: dict[str, Any]) -> None:
-    bounds: Any = {name: math.inf if value is None else value for name, value in job["bounds"].items()}
+    bounds: Any = {
+        name: math.inf if value is None else value for name, value in job["bounds"].items()
+    }
     config = FeatureConfig.model_construct(**job["config"])
     windows = audio.windows(
         file,

@@ -1,7 +1,9 @@
 """What the server answers: from windows and their scores to detections above thresholds."""
 
-from collections.abc import Callable, Iterator
-from typing import Literal, Protocol
+import collections
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +20,10 @@ Asked = Literal["detections", "all", "frames"]
 """What an answer tells beside the detections: nothing, all scores, or those of frames too."""
 
 
-class WindowScorer(Protocol):
-    """What `birdsong.scoring.Scorer` gives the server."""
+Floats = npt.NDArray[np.float32]
 
-    def window_frames(self, samples: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
-        """Scores of a window's frames, shape (frames, species), in [0, 1]."""
-        ...
+_AHEAD = 1
+"""Windows of one recording that are decoded while the network works on the one before."""
 
 
 class Detection(BaseModel):
@@ -106,54 +106,66 @@ class PageSettings(BaseModel):
 
 
 def heard(
-    data: bytes,
+    windows: Iterable[audio.Window],
     bundle: Bundle,
-    scorer: WindowScorer,
+    score: Callable[[Floats], Future[Floats]],
     asked: Asked = "detections",
-    stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[WindowAnswer]:
     """Score a recording window by window, exactly as the evaluation does.
 
     Args:
-        data: The recording's bytes.
+        windows: Of one recording, see `audio.windows`.
         bundle: Species, thresholds and calibration.
-        scorer: The network.
+        score: Gives frames, float32 of shape (frames, samples), to the network.
         asked: What is told beside the detections.
-        stopped: Asked before each window; True ends the work, since nobody waits for it.
 
     Yields:
-        The windows that are not silent; none where the whole recording is.
+        An answer for each window.
 
     Raises:
         DataError: The recording cannot be decoded.
     """
-    # Training keeps the first minute by default; a served recording is heard to its end.
-    config = bundle.features.model_copy(update={"seconds": LONGEST_SECONDS})
-    for window in audio.windows(data, config):
-        if stopped():
-            return
-        scores = scorer.window_frames(window.samples)
-        best = scores.max(axis=0)
-        detections = [
-            _detection(
-                species,
-                species.threshold,
-                score,
-                window.start_seconds + frame * audio.FRAME_SECONDS,
-                bundle.calibration,
-            )
-            for species, score, frame in ranked(scores, bundle)
-            if species.threshold is not None and score > species.threshold
-        ]
-        yield WindowAnswer(
-            start_seconds=round(window.start_seconds, 3),
-            seconds=round(len(window.samples) / config.sample_rate, 3),
-            detections=sorted(detections, key=lambda one: (-one.probability, -one.score)),
-            scores={code: float(score) for code, score in zip(bundle.codes, best, strict=True)}
-            if asked == "all"
-            else None,
-            frame_scores=_by_frame(scores, bundle) if asked == "frames" else None,
+    waiting: collections.deque[tuple[audio.Window, Future[Floats]]] = collections.deque()
+    for window in windows:
+        waiting.append((window, score(audio.frames(window.samples, bundle.features))))
+        if len(waiting) > _AHEAD:
+            first, scores = waiting.popleft()
+            yield answer_window(first, scores.result(), bundle, asked)
+    for window, scores in waiting:
+        yield answer_window(window, scores.result(), bundle, asked)
+
+
+def answer_window(
+    window: audio.Window, scores: Floats, bundle: Bundle, asked: Asked
+) -> WindowAnswer:
+    """What is heard in a window.
+
+    Args:
+        window: Its samples.
+        scores: Of its frames, shape (frames, species).
+        bundle: Species, thresholds and calibration.
+        asked: What is told beside the detections.
+    """
+    detections = [
+        _detection(
+            species,
+            species.threshold,
+            score,
+            window.start_seconds + frame * audio.FRAME_SECONDS,
+            bundle.calibration,
         )
+        for species, score, frame in ranked(scores, bundle)
+        if species.threshold is not None and score > species.threshold
+    ]
+    return WindowAnswer(
+        start_seconds=round(window.start_seconds, 3),
+        seconds=round(len(window.samples) / bundle.features.sample_rate, 3),
+        detections=sorted(detections, key=lambda one: (-one.probability, -one.score)),
+        scores=dict(zip(bundle.codes, scores.max(axis=0).astype(float).tolist(), strict=True))
+        if asked == "all"
+        else None,
+        frame_scores=_by_frame(scores, bundle) if asked == "frames" else None,
+    )
 
 
 def _by_frame(scores: npt.NDArray[np.float32], bundle: Bundle) -> dict[str, list[float]]:

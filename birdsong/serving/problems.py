@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -35,16 +36,29 @@ class Problem(Exception):
 
     def response(self) -> JSONResponse:
         """The problem as a response."""
-        body = ProblemDetails(
-            type="about:blank",
-            title=HTTPStatus(self.status).phrase,
-            status=self.status,
-            code=self.code,
-            detail=self.detail,
-        )
         return JSONResponse(
-            body.model_dump(), self.status, headers=self.headers, media_type=MEDIA_TYPE
+            details(self.status, self.code, self.detail).model_dump(),
+            self.status,
+            headers=self.headers,
+            media_type=MEDIA_TYPE,
         )
+
+
+def documented(told: str) -> dict[str, Any]:
+    """A problem in the document of the interface."""
+    schema = {"$ref": "#/components/schemas/ProblemDetails"}
+    return {"description": told, "content": {MEDIA_TYPE: {"schema": schema}}}
+
+
+def details(status: int, code: str, detail: str) -> ProblemDetails:
+    """An error's body."""
+    return ProblemDetails(
+        type="about:blank",
+        title=HTTPStatus(status).phrase,
+        status=status,
+        code=code,
+        detail=detail,
+    )
 
 
 def install(app: FastAPI) -> None:

@@ -5,7 +5,6 @@ import contextlib
 import io
 import json
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,17 +15,20 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
-import uvicorn
 from fastapi import FastAPI
-from made_bundles import CODES, RATE, TONES_HZ, BandScorer, tone, write_stages
+from made_bundles import CODES, RATE, TONES_HZ, BandScorer, band_scores, tone, write_stages
+from made_servers import at_once, served
 
+from birdsong import audio
 from birdsong.bundle import read_bundle, write_bundle
 from birdsong.calibration import Calibration
 from birdsong.errors import ConfigError, DataError
 from birdsong.golden import compare, read_golden
 from birdsong.serving import web
 from birdsong.serving.answers import heard
-from birdsong.serving.server import create_app, serve_bundle
+from birdsong.serving.app import create_app
+from birdsong.serving.limits import Limits
+from birdsong.serving.server import serve_bundle
 
 AUDIO = {"Content-Type": "application/octet-stream"}
 LARGEST = 40 * 2**20
@@ -43,17 +45,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(bundle: Path) -> Iterator[httpx.Client]:
-    app = create_app(bundle, scorer=BandScorer(), largest_bytes=LARGEST)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        base = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with httpx.Client(base_url=base, timeout=60, trust_env=False) as client:
-            yield client
-        server.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive()
+    with served(bundle, BandScorer(), Limits(largest_bytes=LARGEST)) as client:
+        yield client
 
 
 def _file(wave: np.ndarray, rate: int = RATE, kind: str = "WAV", subtype: str = "PCM_16") -> bytes:
@@ -274,7 +267,7 @@ def test_an_ogg_cut_in_the_middle_counts_as_far_as_it_goes(client: httpx.Client)
 
 @pytest.mark.parametrize(
     "kind",
-    ["text/plain", "application/json", "multipart/form-data; boundary=x", "image/png", "x" * 5000],
+    ["text/plain", "multipart/form-data; boundary=x", "image/png", "x" * 5000],
 )
 def test_other_content_types_are_refused_and_told_what_is_accepted(
     client: httpx.Client, kind: str
@@ -369,11 +362,11 @@ def test_a_fault_in_the_network_is_a_500_without_its_traceback(bundle: Path) -> 
     class Broken(BandScorer):
         calls = 0
 
-        def window_frames(self, samples: np.ndarray) -> np.ndarray:
+        def frames(self, frames: np.ndarray) -> np.ndarray:
             self.calls += 1
             if self.calls > 1:
                 raise RuntimeError("secret path /home/someone")
-            return super().window_frames(samples)
+            return super().frames(frames)
 
     app = create_app(bundle, scorer=Broken())
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
@@ -383,6 +376,7 @@ def test_a_fault_in_the_network_is_a_500_without_its_traceback(bundle: Path) -> 
             return await client.post("/invocations", content=_file(tone(1000)), headers=AUDIO)
 
     response = asyncio.run(ask())
+    app.state.listener.close()
     _problem(response, 500, "internal")
     assert "secret" not in response.text
 
@@ -397,24 +391,23 @@ def test_the_openapi_document_describes_answers_and_problems(client: httpx.Clien
 
 
 def test_a_score_equal_to_its_threshold_is_not_heard(bundle: Path) -> None:
-    class Constant:
-        def window_frames(self, samples: np.ndarray) -> np.ndarray:
-            return np.array([[0.5, 0.6, 0.1], [0.2, 0.7, 0.1]], np.float32)
-
+    constant = at_once(lambda _: np.array([[0.5, 0.6, 0.1], [0.2, 0.7, 0.1]], np.float32))
     read = read_bundle(bundle)
-    (window,) = heard(_file(tone(1000, 8)), read, Constant())
+    windows = list(audio.windows(_file(tone(1000, 8)), read.features))
+    (window,) = heard(windows, read, constant)
     (detection,) = window.detections
     assert detection.code == "barswa"
     assert detection.frame_start_seconds == pytest.approx(5.0, abs=0.01)
     none = replace(read, species=tuple(replace(one, threshold=None) for one in read.species))
-    (window,) = heard(_file(tone(1000, 8)), none, Constant())
+    (window,) = heard(windows, none, constant)
     assert window.detections == []
 
 
 def test_the_server_applies_the_curve_of_the_bundle(bundle: Path) -> None:
     read = read_bundle(bundle)
     curve = Calibration(1.0, "", ((0.0, 0.5, 1.0), (0.1, 0.2, 0.3)))
-    (window,) = heard(_file(tone(1000, 8)), replace(read, calibration=curve), BandScorer())
+    windows = audio.windows(_file(tone(1000, 8)), read.features)
+    (window,) = heard(windows, replace(read, calibration=curve), at_once(band_scores))
     detection = window.detections[0]
     assert 0.5 < detection.score <= 1
     assert detection.probability == pytest.approx(0.1 + 0.2 * detection.score)

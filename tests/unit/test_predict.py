@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from made_bundles import CODES, RATE, TONES_HZ, BandScorer, tone
+from made_bundles import CODES, RATE, TONES_HZ, BandScorer, band_scores, tone
+from made_servers import at_once
 
 from birdsong import audio, bundle, detections, predict
 from birdsong.errors import ConfigError, DataError, StorageError
@@ -70,13 +71,14 @@ def test_each_window_says_what_the_server_says_of_it(
     outcome = run([str(folder)], out, made)
     table = pd.read_csv(out)
     assert list(table.columns) == list(detections.COLUMNS)
+    whole = made.features.model_copy(update={"seconds": 3600.0})
     assert outcome.recordings == 5
     assert outcome.detections == table["code"].value_counts().to_dict()
     for name in ("low.flac", "deep/middle.ogg", "deep/high.wav", "long.flac", "silent.wav"):
         rows = table[table["file"] == f"{folder}/{name}"]
         expected = [
             (window.start_seconds, one.code, one.score, one.probability, one.frame_start_seconds)
-            for window in heard((folder / name).read_bytes(), made, BandScorer())
+            for window in heard(audio.windows(folder / name, whole), made, at_once(band_scores))
             for one in window.detections
         ]
         columns = ["window_start_seconds", "code", "score", "probability", "start_seconds"]
