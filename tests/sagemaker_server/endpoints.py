@@ -1,0 +1,1 @@
+"""Registry and endpoints: what moto lacks of them goes here, each action by `api.action`."""
