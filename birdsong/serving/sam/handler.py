@@ -347,7 +347,7 @@ def _told(error: ClientError) -> Problem:
         )
     if code in ("ValidationError", "ValidationException") and "not found" in message.lower():
         return Problem(
-            503,
+            502,
             "endpoint-absent",
             "There is no model behind this page now: its endpoint was not started, or was stopped "
             "to save money. Tell who runs the page.",
@@ -365,6 +365,13 @@ def _of_the_model(response: Mapping[str, Any]) -> Problem:
     text = str(response.get("OriginalMessage") or "")
     try:
         told = json.loads(text)
+        if str(told["code"]).startswith("uri-"):
+            return Problem(
+                502,
+                "endpoint-forbidden",
+                "The model may not read recordings of this size. Send a smaller one, and tell who "
+                "runs the page.",
+            )
         # What the sender of a recording can act on is passed on word by word.
         if isinstance(status, int) and (400 <= status < 500 or status == 503):
             return Problem(
