@@ -65,6 +65,8 @@ def birdsong(
     rating_weight: float = 0.0,
     precision: str = "float32",
     devices: int = 1,
+    runtime_agreement: float = 0.99,
+    runtime_accuracy_points: float = 0.5,
     target_fpr: float = 0.01,
     confidence: float = 0.95,
     min_positives: int = 5,
@@ -74,7 +76,8 @@ def birdsong(
     gate: str = "baseline",
     registry: str = "",
     target: str = "local",
-    tolerance: float = 0.001,
+    tolerance: float = 0.0,
+    runtime: str = "auto",
     seed: int = 0,
 ) -> None:
     """From labelled bird recordings to a deployed, thresholded classifier.
@@ -117,6 +120,9 @@ def birdsong(
         rating_weight: How much a recording's rating weighs in the loss, 0 to 1.
         precision: float32, mixed_bfloat16 or mixed_float16 (faster on GPUs with tensor cores).
         devices: GPUs of one host that share each training step.
+        runtime_agreement: Least share of validation recordings on which a faster runtime must agree
+            with TensorFlow to be served, 0 to 1.
+        runtime_accuracy_points: Most by which its accuracy may differ, percentage points.
         target_fpr: Share of windows without a species that may still score above its threshold.
         confidence: How sure a species' own threshold keeps that rate, 0 to 1; 0: on average only.
         min_positives: Fewest positive calibration windows for a threshold of its own.
@@ -126,7 +132,9 @@ def birdsong(
         gate: none, baseline or champion: what a model must pass to be offered for deployment.
         registry: MLflow's address; on one machine `run` fills in a file in the runs folder.
         target: none or local: where the model is served.
-        tolerance: Largest difference between a golden recording's stored and served scores.
+        tolerance: Largest difference between a golden recording's stored and served scores; 0 for
+            what is stated for the runtime that answers.
+        runtime: What computes the network where it is served; auto for the fastest admitted one.
         seed: Seed of the split, the training and the bootstrap.
     """
     found = ingest(source=source, layout=layout, max_bad_share=max_bad_share, snapshot=snapshot)
@@ -195,6 +203,8 @@ def birdsong(
         precision=precision,
         devices=devices,
         registry=registry,
+        runtime_agreement=runtime_agreement,
+        runtime_accuracy_points=runtime_accuracy_points,
         train_seed=seed,
     )
     evaluated = evaluate_threshold(
@@ -217,4 +227,6 @@ def birdsong(
         registry=registry,
         register_seed=seed,
     )
-    deploy(version=registered.outputs["version"], target=target, tolerance=tolerance)
+    deploy(
+        version=registered.outputs["version"], target=target, tolerance=tolerance, runtime=runtime
+    )

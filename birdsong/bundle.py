@@ -3,10 +3,12 @@
 It is the unit that register stores, deploy checks and the server loads:
 
     bundle.json          hashes of every other file, and of the data behind the model
-    model/               the model artifact: settings, weights, graph, baseline
+    model/               the model artifact: settings, weights, the network for each runtime
     classes.json         species in the order of the scores, with their names
-    thresholds.json      above which score a species counts as heard
-    calibration.json     from scores to probabilities
+    thresholds.json      above which score a species counts as heard, for the reference, TensorFlow
+    calibration.json     from scores to probabilities, for the reference
+    runtimes.json        which other runtimes may be served, how they compare, and their tolerance
+    runtimes/NAME/       thresholds.json and calibration.json fitted on the scores of that runtime
     metrics.json         figures on the test recordings, with intervals
     test_scores.parquet  each test recording's scores, for the comparison with a later model
     golden/              recordings with their stored scores, to check what is served
@@ -24,16 +26,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from birdsong import artifacts, model_card
+from birdsong import artifacts, model_card, runtimes
 from birdsong.calibration import Calibration, from_json
 from birdsong.config import FeatureConfig
-from birdsong.errors import DataError
+from birdsong.errors import ConfigError, DataError
 
 BUNDLE = "bundle.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MODEL, CLASSES, THRESHOLDS = "model", "classes.json", "thresholds.json"
 CALIBRATION, METRICS, TEST_SCORES = "calibration.json", "metrics.json", "test_scores.parquet"
-GOLDEN, MODEL_CARD = "golden", "model_card.md"
+GOLDEN, RUNTIMES, MODEL_CARD = "golden", "runtimes", "model_card.md"
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,10 @@ class Bundle:
         path: Its folder.
         name: The model's name in the registry.
         sha256: Hash of `bundle.json`, and so of everything in the bundle.
-        species: In the order of the scores.
-        calibration: From scores to probabilities.
+        species: In the order of the scores, with the thresholds for the runtime's scores.
+        calibration: From the runtime's scores to probabilities.
         features: How recordings become windows.
+        runtime: Whose scores thresholds and calibration are for.
     """
 
     path: Path
@@ -72,6 +75,7 @@ class Bundle:
     species: tuple[Species, ...]
     calibration: Calibration
     features: FeatureConfig
+    runtime: str = runtimes.REFERENCE
 
     @property
     def model(self) -> Path:
@@ -147,6 +151,7 @@ def write_bundle(
             calibration=artifacts.read_json(target / CALIBRATION),
             metrics=artifacts.read_json(target / METRICS),
             data=data,
+            runtimes=runtimes.table(target),
         ),
         encoding="utf-8",
     )
@@ -160,7 +165,8 @@ def write_bundle(
             "files": dict(sorted(hashes.items())),
         },
     )
-    read_bundle(target)
+    for runtime in runtimes.admitted(target):
+        read_bundle(target, runtime)
     return bundle_sha256(target)
 
 
@@ -172,8 +178,8 @@ def _files(
         for name, known in specs[kind].files.items():
             if kind == "model":
                 yield place / name, f"{MODEL}/{name}", known["sha256"]
-            elif name in (THRESHOLDS, CALIBRATION, METRICS, TEST_SCORES) or (
-                name.startswith(f"{GOLDEN}/")
+            elif name in (THRESHOLDS, CALIBRATION, METRICS, TEST_SCORES, runtimes.TABLE) or (
+                name.startswith((f"{GOLDEN}/", f"{RUNTIMES}/"))
             ):
                 yield place / name, name, known["sha256"]
     # The scorer reads the model folder like any artifact.
@@ -208,7 +214,8 @@ def _manifest(path: Path) -> dict[str, Any]:
     if manifest.get("version") != SCHEMA_VERSION:
         raise DataError(
             f"{path} has layout version {manifest.get('version')}, this birdsong reads "
-            f"{SCHEMA_VERSION}. Register the model again, or serve it with its own version."
+            f"{SCHEMA_VERSION}. Run the pipeline again from train, or serve it with the birdsong "
+            "that made it."
         )
     return manifest
 
@@ -231,17 +238,29 @@ def verify_bundle(path: str | Path) -> None:
             )
 
 
-def read_bundle(path: str | Path) -> Bundle:
-    """Read a bundle's species, thresholds, calibration and settings.
+def read_bundle(path: str | Path, runtime: str = runtimes.REFERENCE) -> Bundle:
+    """Read a bundle's species, settings, and the thresholds and calibration for a runtime's scores.
+
+    Args:
+        path: The bundle's folder.
+        runtime: Whose scores are to be judged: `Scorer.runtime` of what `scoring.load_scorer` gave.
 
     Raises:
         DataError: It is no bundle, or its parts do not fit together.
+        ConfigError: The runtime is not admitted for this model.
     """
     folder = Path(path)
     manifest = _manifest(folder)
+    runtimes.known(runtime)
+    if runtime not in (allowed := runtimes.admitted(folder)):
+        raise ConfigError(
+            f"{folder} has no thresholds for runtime {runtime}; it has them for "
+            f"{', '.join(allowed)}."
+        )
+    fitted = folder if runtime == runtimes.REFERENCE else folder / RUNTIMES / runtime
     classes = artifacts.read_json(folder / CLASSES)
-    thresholds = artifacts.read_json(folder / THRESHOLDS)
-    calibration = artifacts.read_json(folder / CALIBRATION)
+    thresholds = artifacts.read_json(fitted / THRESHOLDS)
+    calibration = artifacts.read_json(fitted / CALIBRATION)
     model = artifacts.read_json(folder / MODEL / "model.json")
     try:
         chosen = thresholds["species"]
@@ -273,8 +292,9 @@ def read_bundle(path: str | Path) -> Bundle:
         name=str(manifest.get("name") or "birdsong"),
         sha256=bundle_sha256(folder),
         species=species,
-        calibration=from_json(calibration, str(folder / CALIBRATION)),
+        calibration=from_json(calibration, str(fitted / CALIBRATION)),
         features=features,
+        runtime=runtime,
     )
 
 

@@ -251,6 +251,27 @@ class TrainConfig(Settings):
     seed: int = Field(default=0, ge=0, description="Seed of weights, order and augmentation")
 
 
+class RuntimeConfig(Settings):
+    """When a runtime beside TensorFlow may serve the network: compared on validation recordings.
+
+    Of 99 recordings and fewer all must agree, and of 199 and fewer none may become right or wrong:
+    a few recordings cannot show that a share is small, so that nothing is let pass on them.
+    """
+
+    runtime_agreement: float = Field(
+        default=0.99,
+        ge=0,
+        le=1,
+        description="Smallest share of recordings whose top species is TensorFlow's",
+    )
+    runtime_accuracy_points: float = Field(
+        default=0.5,
+        ge=0,
+        le=100,
+        description="Most by which its accuracy may differ from TensorFlow's, percentage points",
+    )
+
+
 class TuneConfig(Settings):
     """The search for hyperparameters."""
 
@@ -329,7 +350,16 @@ class DeployConfig(Settings):
         default="local", description="Where it is served"
     )
     tolerance: float = Field(
-        default=1e-3, gt=0, lt=1, description="Largest difference of a golden recording's scores"
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Largest difference of a golden recording's scores; 0: what the bundle states "
+        "for the runtime that answers",
+    )
+    runtime: Literal[
+        "auto", "tensorflow", "onnx", "openvino-fp32", "openvino-bf16", "openvino-int8"
+    ] = Field(
+        default="auto", description="What computes the network; auto: the fastest admitted one"
     )
     timeout_seconds: float = Field(
         default=180, gt=0, description="Longest wait for the server, seconds"

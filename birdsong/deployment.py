@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from birdsong import artifacts, bundle, golden
+from birdsong import artifacts, bundle, golden, runtimes
 from birdsong.config import DeployConfig
 from birdsong.errors import ConfigError, DataError
 
@@ -103,15 +103,23 @@ def _check_locally(folder: Path, version: str, config: DeployConfig) -> dict[str
     """Start the bundle's server, compare its scores with the stored ones, and stop it."""
     started = time.monotonic()
     loaded = bundle.read_bundle(folder)
-    recordings = golden.read_golden(folder / bundle.GOLDEN, loaded.codes)
-    with local_server(folder, version, config.timeout_seconds) as server:
+    files = [one.file for one in golden.read_golden(folder / bundle.GOLDEN, loaded.codes)]
+    with local_server(folder, version, config.timeout_seconds, config.runtime) as server:
         ready = time.monotonic() - started
-        compared = [_asked(server, recording, config) for recording in recordings]
-    table = golden.table(compared, config.tolerance)
-    wrong = [row for row in compared if not row.difference <= config.tolerance]
+        answers = [_asked(server, file, config) for file in files]
+    # Each runtime has stored scores of its own.
+    runtime = str(answers[0][0].get("runtime")) if answers else runtimes.REFERENCE
+    allowed = golden.allowed(config.tolerance, runtime)
+    recordings = golden.read_golden(folder / bundle.GOLDEN, loaded.codes, runtime)
+    compared = [
+        golden.compare(recording, *answer)
+        for recording, answer in zip(recordings, answers, strict=True)
+    ]
+    table = golden.table(compared, allowed)
+    wrong = [row for row in compared if not row.difference <= allowed]
     if wrong:
         raise DataError(
-            f"The server's scores differ from the stored ones by more than {config.tolerance:g} "
+            f"The server's scores differ from those stored for {runtime} by more than {allowed:g} "
             f"for {len(wrong)} of {len(compared)} golden recordings:\n{table}\n"
             "What would be served is not what was measured. Run evaluate-threshold and register "
             "again with this code and these packages; where the machines differ and the "
@@ -122,8 +130,9 @@ def _check_locally(folder: Path, version: str, config: DeployConfig) -> dict[str
     shown = shlex.quote(str(folder.resolve()))
     return {
         "state": "checked",
-        "reason": f"{len(compared)} golden recordings score as when they were evaluated "
-        f"(largest difference {largest:.1e}, allowed {config.tolerance:g}).",
+        "reason": f"{len(compared)} golden recordings score as when they were evaluated, by "
+        f"{runtime} (largest difference {largest:.1e}, allowed {allowed:g}).",
+        "runtime": runtime,
         "command": f"python pipeline.py serve --bundle {shown} --port 8080",
         "golden": [
             {
@@ -146,22 +155,23 @@ def _check_locally(folder: Path, version: str, config: DeployConfig) -> dict[str
     }
 
 
-def _asked(server: "LocalServer", recording: golden.Golden, config: DeployConfig) -> Any:
+def _asked(server: "LocalServer", file: Path, config: DeployConfig) -> tuple[dict[str, Any], float]:
+    """A server's answer to a golden recording, and its milliseconds."""
     began = time.perf_counter()
     status, body = server.request(
         "POST",
         "/invocations?scores=all",
-        recording.file.read_bytes(),
+        file.read_bytes(),
         {"Content-Type": "audio/flac"},
         timeout=config.timeout_seconds,
     )
     milliseconds = (time.perf_counter() - began) * 1000
     if status != 200:
         raise DataError(
-            f"The server answered {status} to the golden recording {recording.file.name}: "
+            f"The server answered {status} to the golden recording {file.name}: "
             f"{body.decode(errors='replace')[:500]}\n{server.log_tail()}"
         )
-    return golden.compare(recording, json.loads(body), milliseconds)
+    return json.loads(body), milliseconds
 
 
 class LocalServer:
@@ -194,7 +204,9 @@ class LocalServer:
 
 
 @contextlib.contextmanager
-def local_server(folder: Path, version: str, timeout_seconds: float) -> Iterator[LocalServer]:
+def local_server(
+    folder: Path, version: str, timeout_seconds: float, runtime: str = "auto"
+) -> Iterator[LocalServer]:
     """Run a bundle's server on the loopback address and a free port; it is always stopped.
 
     Also where this process gets SIGTERM; and where it is killed, the server sees its standard
@@ -204,6 +216,7 @@ def local_server(folder: Path, version: str, timeout_seconds: float) -> Iterator
         folder: The bundle.
         version: The model's version, told in answers.
         timeout_seconds: Longest wait until it is ready.
+        runtime: What computes the network; auto takes the fastest.
 
     Raises:
         DataError: It ends or is not ready in time; with the end of its log.
@@ -217,7 +230,7 @@ def local_server(folder: Path, version: str, timeout_seconds: float) -> Iterator
         port = int(listener.getsockname()[1])
         log = Path(aside) / "server.log"
         with log.open("wb") as output, _stopping_on_sigterm():
-            process = _start(folder, version, listener, output)
+            process = _start(folder, version, listener, output, runtime)
             try:
                 server = LocalServer(process, port, log)
                 _wait_until_ready(server, timeout_seconds)
@@ -227,7 +240,7 @@ def local_server(folder: Path, version: str, timeout_seconds: float) -> Iterator
 
 
 def _start(
-    folder: Path, version: str, listener: socket.socket, output: IO[bytes]
+    folder: Path, version: str, listener: socket.socket, output: IO[bytes], runtime: str
 ) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         [
@@ -237,6 +250,8 @@ def _start(
             str(folder),
             "--version",
             version,
+            "--runtime",
+            runtime,
             "--socket",
             str(listener.fileno()),
             "--stop-with-parent",

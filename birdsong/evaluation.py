@@ -14,6 +14,7 @@ from birdsong import (
     calibration,
     metrics,
     report,
+    runtime_evaluation,
     soundscapes,
     thresholds,
 )
@@ -103,6 +104,9 @@ def evaluate_threshold(
     corrected = calibration.choose(
         calibrated.network, calibrated.labels, calibrated.groups, config.seed
     )
+    others, table = runtime_evaluation.fit(
+        Path(model_path), (held_out, fresh), (calibrated, tested), config
+    )
     with artifacts.create(
         thresholds_path,
         kind="thresholds",
@@ -113,6 +117,7 @@ def evaluate_threshold(
         artifacts.write_json(
             folder.path / "calibration.json", calibration_json(corrected, calibrated)
         )
+        runtime_evaluation.write_fitted(folder.path, others)
 
     recordings = by_recording(tested)
     figures = summarise(calibrated, tested, codes, chosen, rival, corrected, config, fresh.training)
@@ -141,7 +146,11 @@ def evaluate_threshold(
         )
         for name, part in (("calibration_scores", calibrated), ("test_window_scores", tested)):
             _window_table(part).to_parquet(folder.path / f"{name}.parquet", index=False)
-        _write_golden(folder.path / "golden", scorer, held_out, golden)
+        by_runtime = {name: fitted.scorer for name, fitted in others.items()}
+        _write_golden(folder.path / "golden", scorer, by_runtime, held_out, golden)
+        compared = runtime_evaluation.write_table(
+            folder.path, table, runtime_evaluation.on_test(tested, chosen, codes, corrected)
+        )
 
     fpr, tpr, cut = metrics.roc_curve(recordings.network, recordings.labels)
     labels, matrix = metrics.confusion(recordings.network, recordings.labels, codes)
@@ -169,6 +178,7 @@ def evaluate_threshold(
             ),
             confusion=(labels, matrix),
             errors=_worst_errors(recordings, tested, codes, fresh),
+            runtimes=compared,
         ),
     )
     return Evaluation(
@@ -277,7 +287,11 @@ def _window_table(part: Scored) -> "pd.DataFrame":
 
 
 def _write_golden(
-    folder: Path, scorer: Scorer, features: "FeatureSet", rows: Sequence[int]
+    folder: Path,
+    scorer: Scorer,
+    others: Mapping[str, Scorer],
+    features: "FeatureSet",
+    rows: Sequence[int],
 ) -> None:
     folder.mkdir()
     entries = []
@@ -296,6 +310,10 @@ def _write_golden(
                 "label": str(about["label"]),
                 # Scored alone, as a server does it.
                 "scores": [float(score) for score in scorer.window(samples)],
+                "runtimes": {
+                    name: [float(score) for score in other.window(samples)]
+                    for name, other in others.items()
+                },
             }
         )
     artifacts.write_json(folder / "golden.json", entries)

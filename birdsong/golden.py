@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from birdsong import artifacts
+from birdsong import artifacts, runtimes
 from birdsong.errors import DataError
 
 GOLDEN = "golden.json"
@@ -44,12 +44,15 @@ class Comparison:
     milliseconds: float
 
 
-def read_golden(folder: str | Path, codes: Sequence[str]) -> list[Golden]:
+def read_golden(
+    folder: str | Path, codes: Sequence[str], runtime: str = runtimes.REFERENCE
+) -> list[Golden]:
     """Read the golden recordings of a bundle or an evaluation.
 
     Args:
         folder: The folder `golden` with `golden.json` and the FLAC files.
         codes: eBird codes in the order of the scores.
+        runtime: Whose stored scores are read.
 
     Raises:
         DataError: A file or a score is missing, or a score is not a number in [0, 1].
@@ -58,12 +61,14 @@ def read_golden(folder: str | Path, codes: Sequence[str]) -> list[Golden]:
     if not (place / GOLDEN).is_file():
         return []
     entries = artifacts.read_json(place / GOLDEN)
-    return [_golden(place, entry, codes) for entry in entries]
+    return [_golden(place, entry, codes, runtime) for entry in entries]
 
 
-def _golden(place: Path, entry: Mapping[str, Any], codes: Sequence[str]) -> Golden:
+def _golden(place: Path, entry: Mapping[str, Any], codes: Sequence[str], runtime: str) -> Golden:
     try:
         name, label, scores = str(entry["file"]), str(entry["label"]), entry["scores"]
+        if runtime != runtimes.REFERENCE:
+            scores = entry["runtimes"][runtime]
     except (KeyError, TypeError) as error:
         raise DataError(f"{place / GOLDEN}: an entry has no {error}.") from error
     if not isinstance(scores, Mapping):
@@ -86,6 +91,12 @@ def _golden(place: Path, entry: Mapping[str, Any], codes: Sequence[str]) -> Gold
     if not file.is_file():
         raise DataError(f"{file} is missing, though {GOLDEN} names it.")
     return Golden(file, label, numbers)
+
+
+def allowed(tolerance: float, runtime: str) -> float:
+    """Largest difference of a golden recording's scores: `tolerance`, or where that is 0 what
+    `runtimes.RUNTIMES` says of the runtime that answers."""
+    return tolerance or runtimes.known(runtime).tolerance
 
 
 def compare(golden: Golden, answer: Mapping[str, Any], milliseconds: float) -> Comparison:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from birdsong import pages
+from birdsong import pages, runtime_table
 from birdsong.config import Hyperparameters, TrainConfig
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def write_training(
     record: Mapping[str, Any],
     config: TrainConfig,
     hyperparameters: Hyperparameters,
+    runtimes: Mapping[str, Any],
 ) -> None:
     """Write the page of one training.
 
@@ -29,6 +30,7 @@ def write_training(
         record: started_from, best_epoch, stopped_early and summary, as in history.json.
         config: Settings of the training.
         hyperparameters: Its hyperparameters.
+        runtimes: What `runtimes.json` holds: how the exported networks compare with TensorFlow's.
     """
     summary, best = record["summary"], record["best_epoch"]
     accuracy = summary.get("validation_accuracy")
@@ -72,6 +74,9 @@ def write_training(
             numbers=range(6),
             name="epochs",
         ),
+        pages.heading("Runtimes"),
+        pages.paragraph(runtime_table.about(runtimes)),
+        pages.table(runtime_table.HEADS, runtime_table.rows(runtimes["runtimes"]), name="runtimes"),
         pages.heading("Settings"),
         pages.table(("setting", "value"), settings.items(), name="settings"),
     ]

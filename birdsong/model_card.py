@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from birdsong import runtime_table
+
 
 def markdown(
     name: str,
@@ -12,6 +14,7 @@ def markdown(
     calibration: Mapping[str, Any],
     metrics: Mapping[str, Any],
     data: Mapping[str, Mapping[str, Any]],
+    runtimes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> str:
     """Write a model card.
 
@@ -23,6 +26,7 @@ def markdown(
         calibration: `calibration.json`.
         metrics: `metrics.json`; whatever has a value, a low and a high end becomes a row.
         data: Name of each artifact behind the model to its hash and those of its inputs.
+        runtimes: What `runtimes.json` says of each runtime; None for TensorFlow alone.
 
     Returns:
         Markdown. It depends on the arguments alone (no date, no version), so that the same model
@@ -45,8 +49,8 @@ def markdown(
         f"`{train.get('weights', 'unknown')}`, pictures `{train.get('front_end', 'unknown')}`.",
         f"- Mono, {model.get('features', {}).get('sample_rate', 22050)} samples per second; "
         "each window is divided by its peak.",
-        "- The graph takes waveforms and holds the front end, so that training, evaluation and "
-        "serving use the same one.",
+        "- TensorFlow's graph takes waveforms and holds the front end; for other runtimes it is "
+        "computed in NumPy, and agrees to 1e-5.",
         "",
         "## Figures on test recordings",
         "",
@@ -68,6 +72,10 @@ def markdown(
         "|---|---|---:|---|---:|---:|",
         *_thresholds(classes, chosen),
         *_kept(metrics),
+        "",
+        "## Runtimes",
+        "",
+        *_runtimes(runtimes or {}),
         "",
         "## Data",
         "",
@@ -189,6 +197,18 @@ def _kept(metrics: Mapping[str, Any]) -> Iterator[str]:
             f"{_interval(realised['false_positive_rate'])}, recall "
             f"{_interval(realised['recall'])}."
         )
+
+
+def _runtimes(entries: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    if not entries:
+        yield "TensorFlow alone; the thresholds above are for its scores."
+        return
+    yield f"{runtime_table.SERVED} The thresholds above are TensorFlow's."
+    yield ""
+    yield f"| {' | '.join(runtime_table.SERVED_HEADS)} |"
+    yield f"|{'---|' * len(runtime_table.SERVED_HEADS)}"
+    for row in runtime_table.served_rows(entries):
+        yield f"| {' | '.join(_cell(cell) for cell in row)} |"
 
 
 def _data(data: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

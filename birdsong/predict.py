@@ -337,6 +337,7 @@ def _journal_of(out: Path, bundle: Bundle, rule: Rule) -> Path:
     """Another model or rule has another journal; another format of the output has the same."""
     told = [
         bundle.sha256,
+        bundle.runtime,
         rule.least_probability,
         sorted(rule.codes),
         rule.overlap_seconds,

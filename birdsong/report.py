@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
-from birdsong import data_effects, pages, report_pictures, report_species
+from birdsong import data_effects, pages, report_pictures, report_species, runtime_table
 from birdsong.calibration import Calibration, Reliability
 from birdsong.report_words import about_frames, interval, limits, many, meaning, percent, points
 
@@ -93,6 +93,7 @@ class Findings:
         reliability: Before and after calibration, on test windows.
         confusion: Names, and counts of what is said (columns) by what is labelled (rows).
         errors: The worst errors, worst first.
+        runtimes: What `runtimes.json` says of each runtime.
     """
 
     classes: Sequence[Mapping[str, str]]
@@ -104,6 +105,7 @@ class Findings:
     reliability: tuple[Reliability, Reliability]
     confusion: tuple[Sequence[str], Sequence[Sequence[int]]]
     errors: Sequence[Error]
+    runtimes: Mapping[str, Mapping[str, Any]]
 
 
 def write_report(path: str | Path, findings: Findings) -> None:
@@ -149,6 +151,15 @@ def write_report(path: str | Path, findings: Findings) -> None:
             _pictures(findings, names),
         ]
         parts += [pages.heading("The worst errors"), _errors(findings.errors, names)]
+    parts += [
+        pages.heading("Runtimes"),
+        pages.paragraph(runtime_table.SERVED),
+        pages.table(
+            runtime_table.SERVED_HEADS,
+            runtime_table.served_rows(findings.runtimes),
+            name="runtimes",
+        ),
+    ]
     parts += [pages.heading("What to keep in mind"), _list(limits(findings.metrics))]
     pages.write(path, "How well the birds are told apart", lead, parts)
 

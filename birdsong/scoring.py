@@ -7,7 +7,7 @@ the same time: batches of other sizes may differ in the last bits of the arithme
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from birdsong import artifacts, audio
-from birdsong.config import FeatureConfig
-from birdsong.errors import DataError
+from birdsong import artifacts, audio, runtimes
+from birdsong.config import FeatureConfig, FrontEndConfig
+from birdsong.errors import ConfigError, DataError
 from birdsong.progress import track
 
 if TYPE_CHECKING:
@@ -29,32 +29,60 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 
 TOLERANCE = 1e-5
-"""Largest difference of a score between batches: kernels of other sizes add in another order."""
+"""Largest difference of a score between batches, computed in float32: kernels of other sizes add in
+another order. With 16 or 8 bits it is that of the runtime, `runtimes.RUNTIMES`."""
 
 BATCH_FRAMES = 48
-"""Frames of one pass, four full windows: enough for all cores, 21 MB of samples."""
+"""Frames that are worth gathering, four full windows: 21 MB of samples."""
 
 
 class Scorer:
     """A trained model, ready to score; safe to use from several threads.
 
+    Any number of frames is scored in passes of at most `Runtime.batch`, so that memory is bounded.
+
     Attributes:
         codes: Species in the order of the scores.
         config: How recordings become windows and frames.
+        runtime: What computes the network, a name of `runtimes.RUNTIMES`.
     """
 
-    def __init__(self, model_path: str | Path) -> None:
-        """Load a model artifact, or the copy of it in a bundle.
+    def __init__(
+        self,
+        model_path: str | Path,
+        runtime: str = runtimes.REFERENCE,
+        serve: Callable[[Floats], Floats] | None = None,
+    ) -> None:
+        """Load a model artifact, or the copy of it in a bundle; see also `load_scorer`.
+
+        Args:
+            model_path: Its folder.
+            runtime: What computes the network.
+            serve: From frames to scores, where it is loaded already; then the artifact need not be
+                finished.
 
         Raises:
-            DataError: The folder is no model, or its graph cannot be loaded.
+            DataError: The folder is no model, or its network cannot be loaded.
+            ConfigError: The runtime is not known, or cannot be used on this machine.
         """
         place = Path(model_path)
-        artifacts.read_spec(place, "model")
+        if serve is None:
+            artifacts.read_spec(place, "model")
+        self.runtime = runtime
         self.codes = tuple(entry["code"] for entry in artifacts.read_json(place / "classes.json"))
-        self.config = FeatureConfig(**artifacts.read_json(place / "model.json")["features"])
+        settings = artifacts.read_json(place / "model.json")
+        self.config = FeatureConfig(**settings["features"])
         self._frame_samples = round(audio.FRAME_SECONDS * self.config.sample_rate)
-        self._serve = _load(place / "saved_model")
+        self._batch = runtimes.known(runtime).batch
+        if serve is not None:
+            self._serve = serve
+        elif runtime == runtimes.REFERENCE:
+            self._serve = _load(place / "saved_model")
+        elif "front_end" not in settings:
+            raise DataError(f"{place} does not say what its pictures are. Train the model again.")
+        else:
+            network = runtimes.load(place, runtime)
+            self._serve = with_front_end(network, FrontEndConfig(**settings["front_end"]))
 
     def frames(self, frames: Floats) -> Floats:
         """Score frames.
@@ -74,8 +102,8 @@ class Scorer:
                 f"{self._frame_samples}). Cut windows with birdsong.audio.frames."
             )
         scores = np.empty((len(frames), len(self.codes)), np.float32)
-        for start in range(0, len(frames), BATCH_FRAMES):
-            part = slice(start, start + BATCH_FRAMES)
+        for start in range(0, len(frames), self._batch):
+            part = slice(start, start + self._batch)
             scores[part] = self._serve(frames[part])
         if not np.isfinite(scores).all():
             raise DataError(
@@ -92,6 +120,62 @@ class Scorer:
         """Score one window, int16 of shape (samples,): the highest of its frames, (species,)."""
         best: Floats = self.window_frames(samples).max(axis=0)
         return best
+
+
+def load_scorer(path: str | Path, runtime: str = "auto") -> Scorer:
+    """Load the scorer of a bundle or a model: the one way to get one.
+
+        scorer = load_scorer(folder, "auto")
+        bundle = read_bundle(folder, scorer.runtime)    # its thresholds and calibration
+
+    Args:
+        path: A bundle, or a model artifact of train. Hashes are not checked here: see
+            `bundle.verify_bundle`.
+        runtime: auto takes the fastest admitted runtime of this machine (`runtime_choice`), which
+            is never TensorFlow where another one can be used; a name of `runtimes.RUNTIMES` takes
+            that one. TensorFlow is imported only where it is the runtime.
+
+    Returns:
+        A scorer that takes float32 frames (n, samples) of any n from any thread; its `runtime` is
+        the name of the one taken.
+
+    Raises:
+        ConfigError: The runtime is not known, not in the bundle, not admitted for this model, or
+            its package or an ability of the CPU is missing.
+        DataError: The folder is neither, or no network of it can be loaded.
+    """
+    folder = Path(path)
+    model = folder / "model" if (folder / "bundle.json").is_file() else folder
+    if runtime == "auto":
+        from birdsong import runtime_choice
+
+        return runtime_choice.fastest(folder, model)
+    runtimes.known(runtime)
+    if runtime not in (allowed := runtimes.admitted(folder)):
+        entry = runtimes.table(folder).get(runtime)
+        reason = "it was not exported" if entry is None else entry.get("reason") or "not admitted"
+        raise ConfigError(
+            f"runtime {runtime} is not admitted for this model: {reason.rstrip('.')}. Take "
+            f"{' or '.join(allowed)}, or auto."
+        )
+    if lacks := runtimes.lacking(runtime):
+        raise ConfigError(f"runtime {runtime} cannot be used here: {lacks} Take another, or auto.")
+    return Scorer(model, runtime)
+
+
+def with_front_end(
+    network: runtimes.Network, front_end: FrontEndConfig
+) -> Callable[[Floats], Floats]:
+    """The whole from frames to scores around a network from pictures to logits."""
+    from birdsong.frontend import pictures
+
+    def serve(frames: Floats) -> Floats:
+        logits = network(pictures(frames, front_end))
+        # As 1 / (1 + e^-x), without its overflow.
+        half: Floats = np.tanh(logits * np.float32(0.5))
+        return np.asarray(0.5 + 0.5 * half, np.float32)
+
+    return serve
 
 
 @dataclass(frozen=True)

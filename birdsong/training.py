@@ -9,10 +9,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from birdsong import artifacts, augment, baseline, devices, history, progress, weak_labels
+from birdsong import (
+    artifacts,
+    augment,
+    baseline,
+    devices,
+    history,
+    progress,
+    runtime_export,
+    weak_labels,
+)
 from birdsong.ahead import read_ahead
 from birdsong.checkpoints import Checkpoints, folder_beside, key
-from birdsong.config import FRONT_ENDS, FeatureConfig, Hyperparameters, TrainConfig
+from birdsong.config import (
+    FRONT_ENDS,
+    FeatureConfig,
+    Hyperparameters,
+    RuntimeConfig,
+    TrainConfig,
+)
 from birdsong.errors import ConfigError, DataError
 from birdsong.features import FeatureSet
 from birdsong.frontend_graph import FrontEnd
@@ -310,6 +325,7 @@ def train(
     model_path: str | Path,
     history_path: str | Path,
     config: TrainConfig,
+    runtime_config: RuntimeConfig | None = None,
 ) -> dict[str, float]:
     """Train the network and the baseline, and write the model artifact and its curves.
 
@@ -320,13 +336,15 @@ def train(
         development_path: Features of train and validation.
         hyperparameters_path: Artifact of tune.
         model_path: Where the model goes: weights, settings, species, the exported graph `serve`
-            from waveforms to scores, the baseline, and the history.
+            from waveforms to scores, the network for other runtimes, the baseline, and the
+            history.
         history_path: Where the HTML page of curves goes.
         config: Settings of the training.
+        runtime_config: When another runtime than TensorFlow is admitted.
 
     Returns:
         Validation accuracy of the network and of the baseline (absent without a validation part),
-        best epoch, epochs and seconds.
+        best epoch, epochs, admitted runtimes and seconds.
 
     Raises:
         DataError: An artifact is not what it should be, or a species has no training window.
@@ -366,8 +384,19 @@ def train(
         artifacts.write_json(folder.path / "classes.json", features.classes)
         artifacts.write_json(folder.path / "history.json", record)
         plain.save(folder.path)
+        table = runtime_export.export_and_compare(
+            folder.path,
+            network,
+            front_end,
+            features,
+            runtime_config or RuntimeConfig(),
+            config.seed,
+        )
+    summary["admitted_runtimes"] = float(
+        sum(entry["admitted"] for entry in table["runtimes"].values())
+    )
     summary["seconds"] = time.monotonic() - started
-    history.write_training(history_path, fitted.epochs, record, config, hyperparameters)
+    history.write_training(history_path, fitted.epochs, record, config, hyperparameters, table)
     if fitted.checkpoints:
         fitted.checkpoints.remove()
     return summary

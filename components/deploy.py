@@ -11,7 +11,8 @@ def deploy(
     endpoint: Output[Artifact],
     metrics: Output[Metrics],
     target: str = "local",
-    tolerance: float = 0.001,
+    tolerance: float = 0.0,
+    runtime: str = "auto",
 ) -> None:
     """Serve the registered version and check it with its golden recordings.
 
@@ -19,7 +20,10 @@ def deploy(
         version: Output of register; a rejected version is passed over.
         target: none or local; local starts the server, checks it, stops it and says how to
             start it for good.
-        tolerance: Largest difference between a golden recording's stored and served scores.
+        tolerance: Largest difference between a golden recording's stored and served scores; 0 for
+            what the bundle states for the runtime that answers.
+        runtime: What computes the network: auto (the fastest admitted one), tensorflow, onnx,
+            openvino-fp32, openvino-bf16 or openvino-int8.
 
     Returns:
         endpoint: endpoint.json: how to reach or start the server, and the comparison.
@@ -29,5 +33,5 @@ def deploy(
     from birdsong import shown
     from birdsong.config import DeployConfig
 
-    config = DeployConfig(target=target, tolerance=tolerance)
+    config = DeployConfig(target=target, tolerance=tolerance, runtime=runtime)
     shown.log_metrics(metrics, library.deploy(version.path, endpoint.path, config))

@@ -29,6 +29,8 @@ def train(
     precision: str = "float32",
     devices: int = 1,
     registry: str = "",
+    runtime_agreement: float = 0.99,
+    runtime_accuracy_points: float = 0.5,
     train_seed: int = 0,
 ) -> None:
     """Train the network and, beside it, a plain baseline.
@@ -53,16 +55,20 @@ def train(
         precision: float32, mixed_bfloat16 or mixed_float16 (faster on GPUs with tensor cores).
         devices: GPUs of one host that share each training step.
         registry: MLflow's address, where models:/NAME/VERSION is looked up.
+        runtime_agreement: Least share of validation recordings whose top species a faster runtime
+            must give as TensorFlow does, to be served, 0 to 1.
+        runtime_accuracy_points: Most by which its accuracy may differ, percentage points.
         train_seed: Seed of weights, order and augmentation.
 
     Returns:
-        model: Weights, settings, species and the graph from waveforms to scores; the baseline.
+        model: Weights, settings, species, the graph from waveforms to scores, the network for
+            faster runtimes and how each compares; the baseline.
         history: Curves of the training.
         metrics: Validation accuracy of the network and of the baseline, best epoch, seconds.
     """
     from birdsong import shown
     from birdsong import training as library
-    from birdsong.config import TrainConfig
+    from birdsong.config import RuntimeConfig, TrainConfig
 
     config = TrainConfig(
         backbone=backbone,
@@ -85,6 +91,13 @@ def train(
         seed=train_seed,
     )
     summary = library.train(
-        development.path, hyperparameters.path, model.path, history.path, config
+        development.path,
+        hyperparameters.path,
+        model.path,
+        history.path,
+        config,
+        RuntimeConfig(
+            runtime_agreement=runtime_agreement, runtime_accuracy_points=runtime_accuracy_points
+        ),
     )
     shown.log_metrics(metrics, summary)

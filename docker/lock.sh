@@ -38,9 +38,9 @@ image train data train cpu
 with_kfp train
 image train-gpu data train gpu
 with_kfp train-gpu
-image cloud data cloud serve cpu
+image cloud data cloud serve
 with_kfp cloud
-image serve serve cpu
+image serve serve
 
 if [ "$out" != "$folder" ] && ! diff -u "$folder" "$out" >&2; then
     echo "The requirements do not fit pyproject.toml; run: make lock" >&2

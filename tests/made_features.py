@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -73,7 +74,41 @@ def write_features(path: Path, codes: Sequence[str], takes: Sequence[Take]) -> F
 
 def write_untrained_model(path: Path, codes: Sequence[str]) -> Path:
     """A model artifact with the real tiny network at its random start, and no baseline."""
-    from birdsong.model import build_network, export
+    from birdsong.model import export
+
+    network = untrained_network(codes)
+    return write_model(path, codes, lambda folder: export(network, FRONT_ENDS["small"], folder))
+
+
+def exported_model(path: Path, codes: Sequence[str]) -> Path:
+    """The same for every runtime, each of them admitted that runs here."""
+    from birdsong import runtime_export
+    from birdsong.config import RuntimeConfig
+    from birdsong.model import export
+
+    network = untrained_network(codes)
+    takes = [
+        Take(
+            codes[n % len(codes)], [song(500 + 150 * n, 7, seed=n, noise=0.05 * 1.3**n)], part=part
+        )
+        for part, count in (("train", 24), ("validation", 2))
+        for n in range(count)
+    ]
+    development = write_features(path.parent / "development", codes, takes)
+
+    def write(folder: Path) -> None:
+        export(network, FRONT_ENDS["small"], folder)
+        config = RuntimeConfig(runtime_agreement=0, runtime_accuracy_points=100)
+        runtime_export.export_and_compare(
+            folder.parent, network, FRONT_ENDS["small"], development, config, 0
+        )
+
+    return write_model(path, codes, write)
+
+
+def untrained_network(codes: Sequence[str]) -> Any:
+    """The tiny network at its random start, with scores that differ."""
+    from birdsong.model import build_network
     from birdsong.tensorflow_setup import keras
 
     keras.utils.set_random_seed(0)
@@ -82,7 +117,7 @@ def write_untrained_model(path: Path, codes: Sequence[str]) -> Path:
     head = network.layers[-1]
     kernel, bias = head.get_weights()
     head.set_weights([kernel * 20, bias * 0])
-    return write_model(path, codes, lambda folder: export(network, FRONT_ENDS["small"], folder))
+    return network
 
 
 def write_model(
@@ -93,14 +128,18 @@ def write_model(
 ) -> Path:
     """A model artifact around a graph that `write_graph` writes into a folder."""
     with artifacts.create(path, "model", {}) as folder:
-        write_graph(folder.path / "saved_model")
         artifacts.write_json(
-            folder.path / "model.json", {"features": FeatureConfig().model_dump(mode="json")}
+            folder.path / "model.json",
+            {
+                "features": FeatureConfig().model_dump(mode="json"),
+                "front_end": FRONT_ENDS["small"].model_dump(mode="json"),
+            },
         )
         artifacts.write_json(
             folder.path / "classes.json",
             [{"code": code, "scientific_name": "", "common_name": ""} for code in codes],
         )
+        write_graph(folder.path / "saved_model")
         if plain is not None:
             plain.save(folder.path)
     return path

@@ -33,6 +33,15 @@ Registry = Annotated[
 ]
 """`--registry URI`."""
 
+Runtime = Annotated[
+    str,
+    typer.Option(
+        help="What computes the network: auto (the fastest one that is admitted for the model and "
+        "can be used here), tensorflow, onnx, openvino-fp32, openvino-bf16 or openvino-int8."
+    ),
+]
+"""`--runtime NAME`."""
+
 
 def find(bundle: Path | None, model: str, registry: str, runs: Path) -> tuple[Path, str | None]:
     """The folder of a bundle, and its version where it comes from a registry.

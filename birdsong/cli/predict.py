@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from birdsong.cli.model import CHAMPION, BundleFolder, Model, Registry, find
+from birdsong.cli.model import CHAMPION, BundleFolder, Model, Registry, Runtime, find
 from birdsong.cli.options import DryRun, RunsFolder
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def predict(
     model: Model = CHAMPION,
     registry: Registry = "",
     runs: RunsFolder = Path("runs"),
+    runtime: Runtime = "auto",
     dry_run: DryRun = False,
 ) -> None:
     """Listen to recordings of any length and write which birds are heard in them.
@@ -64,6 +65,7 @@ def predict(
     from birdsong.bundle import read_bundle, verify_bundle
     from birdsong.detections import format_of
     from birdsong.runs.plan import size
+    from birdsong.scoring import load_scorer
 
     rule = library.Rule(min_probability, _codes(species), overlap)
     format_of(out, format_)
@@ -74,16 +76,11 @@ def predict(
         return
     folder, _ = find(bundle, model, registry, runs)
     verify_bundle(folder)
-    loaded = read_bundle(folder)
-
-    def scorer() -> library.FrameScorer:
-        from birdsong.scoring import Scorer
-
-        return Scorer(loaded.model)
-
+    scorer = load_scorer(folder, runtime)
+    loaded = read_bundle(folder, scorer.runtime)
     started = time.monotonic()
     with _Bar() as bar:
-        outcome = library.predict(places, out, loaded, scorer, rule, format_, bar.show)
+        outcome = library.predict(places, out, loaded, lambda: scorer, rule, format_, bar.show)
     typer.echo(_told(outcome, out, time.monotonic() - started))
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from birdsong.cli.model import CHAMPION, BundleFolder, Model, Registry, find
+from birdsong.cli.model import CHAMPION, BundleFolder, Model, Registry, Runtime, find
 from birdsong.cli.options import RunsFolder
 
 
@@ -24,6 +24,7 @@ def serve(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
     ] = 8080,
+    runtime: Runtime = "auto",
 ) -> None:
     """Serve a model: POST a recording to /invocations, get the birds that are heard in it.
 
@@ -35,4 +36,4 @@ def serve(
     from birdsong.serving.server import serve_bundle
 
     folder, version = find(bundle, model, registry, runs)
-    serve_bundle(folder, host, port, version)
+    serve_bundle(folder, host, port, version, runtime=runtime)

@@ -54,6 +54,7 @@ def create_app(
     version: str | None = None,
     scorer: FrameScorer | None = None,
     limits: Limits | None = None,
+    runtime: str = "auto",
 ) -> FastAPI:
     """Load a bundle and make the application that answers for it.
 
@@ -63,23 +64,25 @@ def create_app(
             beside the bundle, if there is one.
         scorer: The network; by default the bundle's own through `birdsong.scoring`.
         limits: What requests may take.
+        runtime: What computes the network, see `birdsong.scoring.load_scorer`.
 
     Returns:
         The application, ready: the first request is as fast as any. `app.state.listener.close()`
         ends its threads and processes, where no server does at its shutdown.
 
     Raises:
-        ConfigError: A place is allowed whose reader is not installed.
+        ConfigError: A place is allowed whose reader is not installed, or the runtime is not
+            admitted for this model or cannot be used here.
         DataError: The bundle is damaged or incomplete.
     """
     limits = limits or Limits()
     body.check_allowed(limits)
     verify_bundle(bundle)
-    loaded = read_bundle(bundle)
     if scorer is None:
-        from birdsong.scoring import Scorer
+        from birdsong.scoring import load_scorer
 
-        scorer = Scorer(loaded.model)
+        scorer = load_scorer(bundle, runtime)
+    loaded = read_bundle(bundle, str(getattr(scorer, "runtime", "tensorflow")))
     # So that the first request does not wait for the graph.
     scorer.frames(audio.frames(np.array([1, -1], np.int16), loaded.features))
     version = version or _version_beside(loaded.path)

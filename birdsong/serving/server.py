@@ -38,6 +38,7 @@ def serve_bundle(
     version: str | None = None,
     listener: socket.socket | None = None,
     limits: Limits | None = None,
+    runtime: str = "auto",
 ) -> None:
     """Serve a bundle until SIGTERM or SIGINT; requests that have begun are finished.
 
@@ -49,19 +50,20 @@ def serve_bundle(
         version: The model's version, told in answers.
         listener: A bound socket to listen on, instead of host and port.
         limits: What requests may take; by default as the environment says.
+        runtime: What computes the network, see `birdsong.scoring.load_scorer`.
 
     Raises:
-        ConfigError: The port is taken or not allowed.
+        ConfigError: The port is taken or not allowed, or the runtime cannot be used.
         DataError: The bundle is damaged.
     """
-    # Before TensorFlow loads for seconds: a port that is taken is told at once.
+    # Before the network loads for seconds: a port that is taken is told at once.
     listener = listener or _bound(host, port)
     # uvicorn raises the signal again when all is done; a stop that was asked for is a success.
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, _done)
     limits = limits or limit_flags.from_flags(argparse.Namespace(), os.environ)
     _allow_many_files()
-    app = create_app(bundle, version, limits=limits)
+    app = create_app(bundle, version, limits=limits, runtime=runtime)
     address = listener.getsockname()
     print(f"Serving {bundle} at http://{address[0]}:{address[1]} until Ctrl-C.", flush=True)
     heard = app.state.listener
@@ -108,6 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8080, help="port to listen on; 0: a free one")
     parser.add_argument("--version", default=None, help="the model's version, told in answers")
+    parser.add_argument(
+        "--runtime", default="auto", help="what computes the network; auto: the fastest admitted"
+    )
     parser.add_argument("--socket", type=int, help="descriptor of a bound socket to listen on")
     limit_flags.add_flags(parser)
     parser.add_argument(
@@ -122,7 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
     try:
         limits = limit_flags.from_flags(given, os.environ)
-        serve_bundle(given.bundle, given.host, given.port, given.version, listener, limits)
+        serve_bundle(
+            given.bundle, given.host, given.port, given.version, listener, limits, given.runtime
+        )
     except BirdsongError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

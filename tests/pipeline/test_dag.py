@@ -147,6 +147,7 @@ def test_defaults_of_the_pipeline_are_those_of_the_settings() -> None:
         config.FeatureConfig: {},
         config.Hyperparameters: {},
         config.TrainConfig: {},
+        config.RuntimeConfig: {},
         config.TuneConfig: {"epochs": "trial_epochs", "workers": "trial_workers"},
         config.EvaluateConfig: {},
         config.RegisterConfig: {},

@@ -58,6 +58,7 @@ def test_defaults_of_the_pipeline_are_the_defaults_of_the_settings() -> None:
         config.FeatureConfig,
         config.Hyperparameters,
         config.TrainConfig,
+        config.RuntimeConfig,
         config.EvaluateConfig,
         config.RegisterConfig,
         config.DeployConfig,
