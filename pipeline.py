@@ -75,6 +75,8 @@ def birdsong(
     model_name: str = "birdsong",
     gate: str = "baseline",
     registry: str = "",
+    approval: str = "manual",
+    serve_image: str = "",
     target: str = "local",
     tolerance: float = 0.0,
     runtime: str = "auto",
@@ -130,7 +132,10 @@ def birdsong(
         frame_labels: Table of labelled 5-second frames, its recordings beside it; empty for none.
         model_name: Name in the registry.
         gate: none, baseline or champion: what a model must pass to be offered for deployment.
-        registry: MLflow's address; on one machine `run` fills in a file in the runs folder.
+        registry: MLflow's address (on one machine `run` fills in a file in the runs folder), or
+            sagemaker://BUCKET/PREFIX.
+        approval: With SageMaker, who approves a version: manual (a person) or gate.
+        serve_image: With SageMaker, the image serve in ECR.
         target: none or local: where the model is served.
         tolerance: Largest difference between a golden recording's stored and served scores; 0 for
             what is stated for the runtime that answers.
@@ -225,6 +230,8 @@ def birdsong(
         model_name=model_name,
         gate=gate,
         registry=registry,
+        approval=approval,
+        serve_image=serve_image,
         register_seed=seed,
     )
     deploy(

@@ -338,7 +338,15 @@ class RegisterConfig(Settings):
         default="baseline", description="What a model must pass to be offered for deployment"
     )
     registry: str = Field(
-        default="", description="MLflow's address: sqlite:///FILE or http(s)://HOST"
+        default="",
+        description="MLflow's address, sqlite:///FILE or http(s)://HOST; or sagemaker://BUCKET/PREFIX",
+    )
+    approval: Literal["manual", "gate"] = Field(
+        default="manual",
+        description="SageMaker: whether a person approves a version, or the gate that it passed",
+    )
+    serve_image: str = Field(
+        default="", description="SageMaker: image serve in ECR, ACCOUNT.dkr.ecr.REGION..../NAME:TAG"
     )
     seed: int = Field(default=0, ge=0, description="Seed of the paired bootstrap")
 

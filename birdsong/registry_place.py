@@ -1,4 +1,4 @@
-"""Where a registry is, and MLflow's way into it: one process at a time, errors in plain words."""
+"""Where an MLflow registry is, and the way into it: one process at a time, errors in words."""
 
 import contextlib
 import fcntl
@@ -67,7 +67,8 @@ class Place:
             return cls(f"sqlite:///{file}", file)
         raise ConfigError(
             f"registry {registry!r} is not understood: give sqlite:///FILE, for example "
-            "sqlite:///runs/registry/mlflow.db, or http(s)://HOST."
+            "sqlite:///runs/registry/mlflow.db, http(s)://HOST of an MLflow server, or "
+            "sagemaker://BUCKET/PREFIX."
         )
 
     @property

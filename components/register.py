@@ -15,6 +15,8 @@ def register(
     model_name: str = "birdsong",
     gate: str = "baseline",
     registry: str = "",
+    approval: str = "manual",
+    serve_image: str = "",
     register_seed: int = 0,
 ) -> None:
     """Put the model into the registry, or refuse it with a reason.
@@ -26,7 +28,9 @@ def register(
         model_name: Name in the registry.
         gate: none, baseline (not worse than the baseline beyond the interval) or champion (not
             worse than the version that carries the alias, on the same test recordings).
-        registry: MLflow's address, sqlite:///FILE or http(s)://HOST.
+        registry: MLflow's address, sqlite:///FILE or http(s)://HOST; or sagemaker://BUCKET/PREFIX.
+        approval: With SageMaker, manual (a person approves the version) or gate (the gate does).
+        serve_image: With SageMaker, the image serve in ECR that endpoints run.
         register_seed: Seed of the paired bootstrap.
 
     Returns:
@@ -37,6 +41,15 @@ def register(
     from birdsong import shown
     from birdsong.config import RegisterConfig
 
-    config = RegisterConfig(model_name=model_name, gate=gate, registry=registry, seed=register_seed)
-    summary = library.register(model.path, thresholds.path, evaluation.path, version.path, config)
+    config = RegisterConfig(
+        model_name=model_name,
+        gate=gate,
+        registry=registry,
+        approval=approval,
+        serve_image=serve_image,
+        seed=register_seed,
+    )
+    summary = library.register(
+        model.path, thresholds.path, evaluation.path, version.path, config, version.uri
+    )
     shown.log_metrics(metrics, summary)

@@ -119,6 +119,8 @@ def told(what: str) -> Iterator[None]:
     except Exception as error:
         if not type(error).__module__.startswith(("boto", "s3transfer", "urllib3")):
             raise
+        if type(error).__name__ == "ParamValidationError":  # our own mistake, not AWS'
+            raise
         raise explained(what, error) from error
 
 

@@ -220,10 +220,10 @@ def _problems_of_places(values: Mapping[str, Any]) -> list[str]:
     """What register and train would say only hours later: no such registry, no such weights."""
     problems = []
     if registry := values.get("registry"):
-        from birdsong.registry_place import Place
+        from birdsong.registry import check_address
 
         try:
-            Place.parse(str(registry))
+            check_address(str(registry))
         except BirdsongError as error:
             problems.append(str(error))
         except ValueError as error:  # of urllib: http://[

@@ -117,7 +117,7 @@ def needs(target: str | None, values: Mapping[str, Any]) -> set[str]:
     found = set()
     for name in names:
         text = str(values.get(name) or "")
-        if text.startswith("s3://") or (name, text) == ("target", "sagemaker"):
+        if text.startswith(("s3://", "sagemaker://")) or (name, text) == ("target", "sagemaker"):
             found |= {"aws", "web"}
         if text.startswith("gs://"):
             found |= {"gcp", "web"}

@@ -16,11 +16,12 @@ import pytest
 from kfp.dsl import Artifact, Metrics, Model
 from made_bundles import Stages, write_stages
 
-from birdsong import artifacts, registry, registry_place
+from birdsong import artifacts, registry_place
 from birdsong.bundle import bundle_sha256, verify_bundle
 from birdsong.config import RegisterConfig
 from birdsong.errors import ConfigError, DataError, StorageError
 from birdsong.registry import CHAMPION, fetch_bundle, list_versions
+from birdsong.registry_mlflow import MlflowShelf
 from birdsong.registry_place import Place, client
 from components.register import register
 
@@ -157,14 +158,14 @@ def test_a_death_half_way_leaves_one_version_after_the_next_attempt(
     tmp_path: Path, place: str, dies_in: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stages = write_stages(tmp_path / "a")
-    method = getattr(registry._Shelf, dies_in)
+    method = getattr(MlflowShelf, dies_in)
 
     def die(*arguments: object) -> None:
         method(*arguments)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(registry._Shelf, dies_in, die)
+        patch.setattr(MlflowShelf, dies_in, die)
         with pytest.raises(KeyboardInterrupt):
             _register(stages, tmp_path / "version", place)
     assert not (tmp_path / "version").exists()
@@ -250,9 +251,9 @@ def test_a_kill_while_the_database_is_made_does_not_spoil_it(tmp_path: Path) -> 
     address = f"sqlite:///{tmp_path / 'registry/mlflow.db'}"
     program = (
         "import sys; from birdsong.registry_place import Place\n"
-        "from birdsong.registry import _Shelf\n"
+        "from birdsong.registry_mlflow import MlflowShelf\n"
         "place = Place.parse(sys.argv[1])\n"
-        "with place.locked(): _Shelf(place)\n"
+        "with place.locked(): MlflowShelf(place)\n"
     )
     child = subprocess.Popen([sys.executable, "-c", program, address])
     try:
@@ -384,6 +385,8 @@ def test_version_json_has_the_contract_of_the_stage(tmp_path: Path, place: str) 
         "registry",
         "uri",
         "bundle_sha256",
+        "arn",
+        "approval",
     }
     assert artifacts.read_spec(tmp_path / "v").settings == RegisterConfig(
         registry=place

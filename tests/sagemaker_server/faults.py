@@ -123,6 +123,8 @@ def name_of(environ: dict[str, Any], body: bytes | None) -> str:
     target = environ.get("HTTP_X_AMZ_TARGET", "")
     if target:
         return str(target.rpartition(".")[2])
+    if re.fullmatch(r"/endpoints/[^/]+/invocations", environ["PATH_INFO"]):
+        return "InvokeEndpoint"
     method, query = (
         environ["REQUEST_METHOD"],
         parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True),

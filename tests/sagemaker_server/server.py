@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from sagemaker_server import endpoints, jobs, tuning  # noqa: F401  # they register their actions
+from sagemaker_server import endpoints, jobs, packages, tuning  # noqa: F401  # they register their actions
 from sagemaker_server.api import ACTIONS, ApiError, Json, PassOn, Store
 from sagemaker_server.faults import OWN, Faults, name_of
 from sagemaker_server.programs import Process, Program
@@ -41,6 +41,8 @@ class Server:
         sync_seconds: Between two copies of the checkpoints to S3.
         lose_last_sync: Whether what a job wrote after the last copy is lost with its machine.
         no_capacity: Instance types that are not to be had.
+        broken_models: Names of models whose containers do not pass the health check.
+        alarms: Names of alarms that go off during a deployment.
         address: http://127.0.0.1:PORT
     """
 
@@ -51,6 +53,9 @@ class Server:
         self.pace, self.sync_seconds, self.lose_last_sync = 0.02, 0.2, False
         self.no_capacity: set[str] = set()
         self.interruptions: list[Interruption] = []
+        self.registry, self.hosting = packages.Registry(), endpoints.Hosting()
+        self.broken_models: set[str] = set()
+        self.alarms: set[str] = set()
         self.scratch = Path(tempfile.mkdtemp(prefix="sagemaker-server-"))
         self.address = ""
         self._lock = threading.Lock()
@@ -146,6 +151,8 @@ class Server:
                 job._end("Stopped", hard=True)
             for job in [*self.store.training.values(), *self.store.tuning.values()]:
                 job.thread.join(20)
+            for endpoint in list(self.hosting.endpoints.values()):
+                endpoint.stop()
             self._http.shutdown()
             thread.join()
             self._http.server_close()
@@ -185,6 +192,11 @@ class Server:
     def _answer(
         self, environ: dict[str, Any], body: bytes | None, start_response: Any
     ) -> Iterable[bytes]:
+        invoked = endpoints.INVOCATION.match(environ["PATH_INFO"])
+        if invoked:
+            place = _REGION.search(environ.get("HTTP_AUTHORIZATION", ""))
+            region = place[1] if place else REGION
+            return endpoints.invoke(self, region, invoked[1], environ, start_response)
         target = environ.get("HTTP_X_AMZ_TARGET", "")
         wanted = ACTIONS.get(target.rpartition(".")[2]) if target.startswith("SageMaker.") else None
         if wanted is not None:
