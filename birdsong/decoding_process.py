@@ -105,6 +105,9 @@ def _confine(limits: dict[str, float], parent: int) -> None:
     """Bound memory, time and files of this process, and let it end with its parent."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # Codecs complain there of every broken byte.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
     control = ctypes.CDLL(None).prctl
     control(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     control(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
