@@ -1,11 +1,15 @@
 """Which model a command works with: a bundle's folder, or a version of the registry."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from birdsong.errors import ConfigError
+
+if TYPE_CHECKING:
+    from birdsong.registry import Version
 
 BundleFolder = Annotated[
     Path | None,
@@ -17,7 +21,8 @@ Model = Annotated[
     str,
     typer.Option(
         metavar="NAME@VERSION",
-        help="A registered model: a number, or an alias such as champion, after the @.",
+        help="A registered model: a number, or an alias such as champion, after the @. NAME alone "
+        "is its champion, or where it has none the newest registered version.",
     ),
 ]
 """`--model NAME@VERSION`."""
@@ -57,12 +62,21 @@ def find(bundle: Path | None, model: str, registry: str, runs: Path) -> tuple[Pa
     """
     if bundle is not None:
         return bundle, None
-    from birdsong.registry import default_registry, fetch
+    from birdsong.registry import default_registry, fetch, list_versions
 
     name, _, which = model.partition("@")
     if not name:
         raise ConfigError(f"--model is {model!r}, expected NAME@VERSION or NAME.")
-    found, folder = fetch(name, which or "champion", registry or default_registry(runs))
+    address = registry or default_registry(runs)
+    found, folder = fetch(name, which or _chosen(list_versions(name, address)), address)
     if found.status != "registered":
         typer.echo(f"{name} version {found.version} is {found.status}: {found.reason}", err=True)
     return Path(folder), str(found.version)
+
+
+def _chosen(versions: "Sequence[Version]") -> str:
+    """The champion's alias, else the number of the newest version that a gate has let in."""
+    registered = [str(one.version) for one in versions if one.status == "registered"]
+    if not registered or any("champion" in one.aliases for one in versions):
+        return "champion"
+    return registered[0]

@@ -1,17 +1,17 @@
-"""`serve`: a registered model as an inference server on this machine."""
+"""`serve`: a registered model as an inference server with a web page, on this machine."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from birdsong.cli.model import CHAMPION, BundleFolder, Model, Registry, Runtime, find
+from birdsong.cli.model import BundleFolder, Model, Registry, Runtime, find
 from birdsong.cli.options import RunsFolder
 
 
 def serve(
     bundle: BundleFolder = None,
-    model: Model = CHAMPION,
+    model: Model = "birdsong",
     registry: Registry = "",
     runs: RunsFolder = Path("runs"),
     host: Annotated[
@@ -26,9 +26,10 @@ def serve(
     ] = 8080,
     runtime: Runtime = "auto",
 ) -> None:
-    """Serve a model: POST a recording to /invocations, get the birds that are heard in it.
+    """Serve a model: a web page to drop recordings on, and POST /invocations for programs.
 
-    Without --bundle it is the champion of the registry in the runs folder. Try it with
+    Without --bundle and --model it is the champion of the registry in the runs folder: the newest
+    version that its gate let in. Open the address that is printed, or try
 
         curl --data-binary @FILE.ogg -H 'Content-Type: audio/ogg' localhost:8080/invocations
     """

@@ -18,6 +18,7 @@ from made_bundles import Stages, write_stages
 
 from birdsong import artifacts, registry_place
 from birdsong.bundle import bundle_sha256, verify_bundle
+from birdsong.cli.model import find
 from birdsong.config import RegisterConfig
 from birdsong.errors import ConfigError, DataError, StorageError
 from birdsong.registry import CHAMPION, fetch_bundle, list_versions
@@ -125,6 +126,21 @@ def test_the_alias_moves_to_the_newest_accepted_version_and_not_back_on_a_retry(
     assert again["status"] == "registered"
     versions = list_versions("birdsong", place)
     assert [(one.version, one.aliases) for one in versions] == [(2, (CHAMPION,)), (1, ())]
+
+
+def test_a_name_alone_is_its_champion_else_the_newest_version_that_was_let_in(
+    tmp_path: Path, place: str
+) -> None:
+    _register(write_stages(tmp_path / "a"), tmp_path / "v1", place)
+    _register(write_stages(tmp_path / "b", note="second"), tmp_path / "v2", place)
+    _register(_worse(tmp_path / "c"), tmp_path / "v3", place)
+    mlflow = client(Place.parse(place))
+    mlflow.set_registered_model_alias("birdsong", CHAMPION, "1")
+    assert find(None, "birdsong", place, tmp_path)[1] == "1"
+    mlflow.delete_registered_model_alias("birdsong", CHAMPION)
+    assert find(None, "birdsong", place, tmp_path)[1] == "2"
+    with pytest.raises(ConfigError, match="no model named 'other'"):
+        find(None, "other", place, tmp_path)
 
 
 def test_the_champion_gate_compares_with_the_stored_champion(tmp_path: Path, place: str) -> None:

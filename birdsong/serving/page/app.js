@@ -6,6 +6,7 @@ import { openRecorder } from "./recorder.js";
 import { filterScores, highest, scoresTable } from "./scores.js";
 import { decode, durationOf } from "./sound.js";
 import { Spectrogram } from "./spectrogram.js";
+import { RATE } from "./spectrum.js";
 import { csv, raven } from "./tables.js";
 import { heard, Timeline } from "./timeline.js";
 import { Viewport } from "./viewport.js";
@@ -14,6 +15,7 @@ const LOOK_AGAIN = 5000;
 const viewport = new Viewport(), player = new Player(), spectrogram = new Spectrogram(viewport);
 const timeline = new Timeline(viewport, (start, end) => hear(start, end));
 let settings = null, under = null, recorder = null, file = null, answer = null, looking = null;
+let dragging = null, followed = true;
 
 const say = (text) => write("said", text);
 
@@ -58,7 +60,7 @@ function keepFocus(next) {
 
 // ---- A recording comes in --------------------------------------------------------------------
 
-async function take(given, note = "") {
+async function take(given, { note = "", recorded = false } = {}) {
   under?.abort();
   const mine = (under = new AbortController());
   file = given;
@@ -74,15 +76,15 @@ async function take(given, note = "") {
     checkSize(file, settings);
     const found = await send(given, mine.signal, drawing);
     if (under !== mine) return;
-    const { why } = await drawing;
+    await drawing;
     under = null;
     hide("busy");
-    shown(found, note, why);
+    shown(found, note, recorded);
   } catch (error) {
     if (under !== mine) return; // another recording came
     under = null;
     if (error instanceof Cancelled) { hide("busy"); say("Cancelled."); keepFocus($("choose")); }
-    else failed(error, () => take(given, note));
+    else failed(error, () => take(given, { note, recorded }));
   }
 }
 
@@ -91,11 +93,11 @@ async function prepare(signal) {
   const seconds = await durationOf(player.audio);
   player.usable = seconds !== null;
   const { samples, why } = await decode(file, seconds);
-  if (signal.aborted) return { why: "" };
-  const length = samples ? samples.length / 22050 : seconds;
+  if (signal.aborted) return {};
+  const length = samples ? samples.length / RATE : seconds;
   viewport.reset(length || 0);
   spectrogram.load(samples, why);
-  return { why, drawn: samples !== null };
+  return { drawn: samples !== null };
 }
 
 async function send(given, signal, drawing) {
@@ -126,7 +128,7 @@ function busy(phase, share, text = "") {
 
 // ---- What is heard ---------------------------------------------------------------------------
 
-function shown(found, note, why) {
+function shown(found, note, recorded) {
   answer = found;
   const last = answer.windows.at(-1), ends = last ? last.start_seconds + last.seconds : 0;
   if (!viewport.length) viewport.reset(ends);
@@ -159,9 +161,8 @@ function shown(found, note, why) {
   $("all").hidden = !closest.length;
   $("scores").replaceChildren(scoresTable(closest, hear));
   $("csv").disabled = $("raven").disabled = !species.length;
-  const made = file.name.startsWith("recording ") && file.type === "audio/wav";
-  $("keep").hidden = !made;
-  if (made) Object.assign($("keep"), { href: player.audio.src, download: file.name });
+  $("keep").hidden = !recorded;
+  if (recorded) Object.assign($("keep"), { href: player.audio.src, download: file.name });
   const server = [answer.model, answer.version ? `version ${answer.version}` : "", `bundle ${String(answer.bundle_sha256).slice(0, 12)}`, answer.runtime, `${Number(answer.seconds).toFixed(2)} s of work`];
   write("made", `Heard by ${server.filter(Boolean).join(" · ")}`);
   keepFocus($("name"));
@@ -169,8 +170,8 @@ function shown(found, note, why) {
 }
 
 function hear(start, end) {
-  viewport.reveal(start, end);
   if (player.usable) player.hear(start, end); else place(start);
+  viewport.reveal(start, end);
 }
 
 let still = 0; // the position where nothing can be played
@@ -189,12 +190,10 @@ function moved() {
   write("play", player.playing ? "Pause" : "Play");
   $("plot").setAttribute("aria-valuenow", String(Math.round(10 * now) / 10));
   $("plot").setAttribute("aria-valuetext", `${spoken(now)} of ${spoken(viewport.length)}`);
-  if (player.playing && !dragging) viewport.reveal(now);
+  if (player.playing && followed && !dragging && (share < 0 || share > 1)) viewport.reveal(now);
 }
 
 // ---- The picture under hand and keys ---------------------------------------------------------
-
-let dragging = null;
 
 function keys(event) {
   if (event.altKey || event.ctrlKey || event.metaKey) return;
@@ -292,7 +291,8 @@ async function stop(why) {
   show("intake");
   hide("recorder");
   if (made.size <= 44) return failed(new Failure("Nothing was recorded", "The microphone gave no sound. Is another program holding it?", { again: true }), record);
-  take(made, { full: "The recording was ended at the length that the server takes.", gone: "The microphone was taken away; this is what came before." }[why] || "");
+  const note = { full: "The recording was ended at the length that the server takes.", gone: "The microphone was taken away; this is what came before." }[why];
+  take(made, { note, recorded: true });
 }
 
 function discard() {
@@ -318,7 +318,7 @@ function dropped(event) {
   if (recorder) return;
   const files = [...(event.dataTransfer?.files || [])];
   if (!files.length) return failed(new Failure("That is no file", "Drop a recording from this device: WAV, FLAC, OGG or MP3."));
-  take(files[0], files.length > 1 ? `One recording at a time: the first of ${files.length} was taken. For many: python pipeline.py predict.` : "");
+  take(files[0], { note: files.length > 1 ? `One recording at a time: the first of ${files.length} was taken. For many: python pipeline.py predict.` : "" });
 }
 
 const on = (id, events) => { for (const [name, action] of Object.entries(events)) $(id).addEventListener(name, action, name === "wheel" ? { passive: false } : undefined); };
@@ -329,7 +329,7 @@ on("record", { click: record });
 on("stop", { click: () => stop("") });
 on("discard", { click: discard });
 on("cancel", { click: () => under?.abort() });
-on("play", { click: () => player.toggle() });
+on("play", { click: () => { player.toggle(); viewport.reveal(position()); } });
 on("in", { click: () => viewport.zoom(0.5, viewport.across(position()) >= 0 && viewport.across(position()) <= 1 ? position() : undefined) });
 on("out", { click: () => viewport.zoom(2) });
 on("whole", { click: () => viewport.set(0, viewport.length) });
@@ -341,6 +341,8 @@ on("find", { input: filterScores });
 player.addEventListener("moved", moved);
 player.addEventListener("refused", ({ detail }) => failed(new Failure("It cannot be played", `The browser says: ${detail}`)));
 viewport.addEventListener("change", () => {
+  const share = viewport.across(position());
+  followed = share >= 0 && share <= 1; // who looks elsewhere while it plays is left there
   moved();
   $("in").disabled = viewport.span <= 1;
   $("out").disabled = $("whole").disabled = viewport.whole;

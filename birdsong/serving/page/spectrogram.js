@@ -72,8 +72,8 @@ export class Spectrogram {
     if (samples) {
       this.worker = new Worker("spectrogram-worker.js", { type: "module" });
       this.worker.onmessage = ({ data }) => this.came(data);
-      this.worker.postMessage({ kind: "load", samples, rows: ROWS }, [samples.buffer]);
       this.whole = new Layer(0, samples.length / RATE, OVERVIEW_COLUMNS);
+      this.worker.postMessage({ kind: "load", samples, rows: ROWS }, [samples.buffer]);
       this.ask("whole", this.whole);
     }
     this.moved();

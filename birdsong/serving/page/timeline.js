@@ -17,7 +17,7 @@ export function heard(answer) {
     }
   }
   for (const species of byCode.values()) species.best = species.found.reduce((best, one) => (one.probability > best.probability ? one : best));
-  return [...byCode.values()].sort((a, b) => b.best.probability - a.best.probability);
+  return [...byCode.values()].sort((a, b) => Math.round(100 * (b.best.probability - a.best.probability)) || a.best.start - b.best.start);
 }
 
 export class Timeline {
@@ -45,7 +45,8 @@ export class Timeline {
       });
       const times = one.found.length > 1 ? `in ${one.found.length} windows` : "";
       return { species: one, canvas, marks, place: h("div", { class: "row", role: "listitem" },
-        h("div", { class: "name" }, h("span", {}, named(one)), h("span", { class: "best" }, percent(one.best.probability), times ? h("small", { class: "soft" }, times) : null)),
+        h("div", { class: "name" }, named(one), h("button", { type: "button", class: "best", "aria-label": `Hear ${nameOf(one)} where it is most probable, ${percent(one.best.probability)}, at ${clock(one.best.start)}`, onclick: () => this.hear(one.best.start, one.best.end) },
+          `▶ ${percent(one.best.probability)}`), times ? h("small", { class: "soft" }, times) : null),
         h("div", { class: "track" }, canvas, marks.map((mark) => mark.place))) };
     });
     $("species").replaceChildren(...this.rows.map((row) => row.place));
