@@ -17,7 +17,8 @@ from made_bundles import RATE, BandScorer, tone, write_stages
 
 from birdsong.bundle import write_bundle
 from birdsong.serving import web
-from birdsong.serving.server import create_app
+from birdsong.serving.app import create_app
+from birdsong.serving.limits import Limits
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -50,9 +51,9 @@ def serving(app: FastAPI, port: int = 0) -> Iterator[str]:
             assert not thread.is_alive()
 
 
-def real_app(bundle: Path, **settings: Any) -> FastAPI:
+def real_app(bundle: Path, largest_bytes: int = LARGEST) -> FastAPI:
     """The server itself, with the network of tests/made_bundles.py."""
-    return create_app(bundle, "7", BandScorer(), **settings)
+    return create_app(bundle, "7", BandScorer(), Limits(largest_bytes=largest_bytes))
 
 
 def song(place: Path, seconds: float, tones: dict[float, float]) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from made_listening import LARGEST, make_bundle, real_app, serving
+from made_listening import make_bundle, real_app, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -19,7 +19,7 @@ def listening_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def listening(listening_bundle: Path) -> Iterator[str]:
     """The address of the server with its page."""
-    with serving(real_app(listening_bundle, largest_bytes=LARGEST)) as address:
+    with serving(real_app(listening_bundle)) as address:
         yield address
 
 

@@ -347,12 +347,14 @@ def test_it_works_below_any_path(visited: Visited, listening_bundle: Path, minut
     from fastapi import FastAPI
 
     outer = FastAPI()
-    outer.mount("/some/birds", real_app(listening_bundle))
+    inner = real_app(listening_bundle)
+    outer.mount("/some/birds", inner)
     with serving(outer) as address:
         page = visited(f"{address}some/birds/")
         choose(page, minute)
         page.locator("#plot[data-drawn]").wait_for()
         assert page.locator(".row").count() == 2
+    inner.state.listener.close()  # which a mounted application is not told
 
 
 def test_before_a_bucket_the_file_goes_there_by_its_signed_form(

@@ -34,7 +34,7 @@ async function ask() {
   if (!$("down").hidden) { hide("down"); say("The server answers again."); }
   write("model", [`Model ${settings.model}`, settings.version ? `version ${settings.version}` : ""].filter(Boolean).join(" "));
   const longest = settings.longest_seconds ? `, up to ${settings.longest_seconds >= 7200 ? `${Math.floor(settings.longest_seconds / 3600)} hours` : `${Math.floor(settings.longest_seconds / 60)} minutes`}` : " of any length";
-  write("limits", `WAV, FLAC, OGG or MP3${longest} and ${bytes(settings.largest_bytes)}.`);
+  write("limits", `WAV, FLAC, OGG, MP3, or what a phone records${longest} and ${bytes(settings.largest_bytes)}.`);
   write("keeps", `What is kept: ${settings.keeps}`);
 }
 

@@ -15,7 +15,8 @@ export class Cancelled extends Error {}
 const TITLES = {
   silent: "The recording is silent", empty: "The file is empty", unreadable: "This cannot be read as a recording",
   "not-audio": "This cannot be read as a recording", "not-finite": "The recording is damaged",
-  "too-large": "The recording is too large", "too-long": "The recording is too long",
+  "too-large": "The recording is too large", "too-long": "The recording is too long", "decode-time": "The recording takes too long to decode",
+  "decode-memory": "The recording takes too much memory to decode", "decoder-crashed": "The recording is damaged",
 };
 
 const unreached = () => navigator.onLine === false
@@ -49,9 +50,9 @@ function refused(request, busy) {
   const { status } = request, told = read(request), code = typeof told?.code === "string" ? told.code : "";
   const words = typeof told?.detail === "string" ? told.detail : typeof told?.message === "string" ? told.message : "";
   const wait = Number(request.getResponseHeader("Retry-After"));
-  const later = wait > 0 ? ` Try again in ${wait} seconds.` : "";
+  const later = wait > 0 && !words.includes("again") ? ` Try again in ${wait} seconds.` : "";
   if (status === 503 || status === 429) return new Failure("The server is busy", (words || "It has more to do than it can take.") + later, { code, again: true });
-  if (status === 413) return new Failure(TITLES["too-large"], words || "The server takes smaller ones only. Cut it, or save it as OGG or FLAC.", { code: "too-large" });
+  if (status === 413) return new Failure(TITLES[code] || TITLES["too-large"], words || "The server takes smaller ones only. Cut it, or save it as OGG or FLAC.", { code: code || "too-large" });
   if (status === 403) return new Failure("That was refused", words || `${busy} was refused. If the page has been open for long, load it again.`, { code, again: true });
   if (status >= 500) return new Failure("The server failed", words || `It answered ${status} and no reason while it was ${busy}.`, { code, again: true });
   return new Failure(TITLES[code] || told?.title || `The server answered ${status}`, words || "It gave no reason.", { code });
