@@ -20,6 +20,7 @@ from birdsong.metrics import Figures, Labels, Scores
 NOCALL = "nocall"
 COLUMNS = ("row_id", "site", "audio_id", "seconds", "birds")
 FIGURES = ("row_f1", "f1", "cmap")
+DECISIONS = ("row_f1", "f1", "precision", "recall")
 
 
 @dataclass(frozen=True)
@@ -135,34 +136,102 @@ def frame_figures(
             f"frame_figures: got scores of shape {scores.shape} and {len(thresholds)} thresholds "
             f"for {frames} frames and {len(codes)} species; scores need (frames, species)."
         )
-    truth = labels.matrix(codes)
-    foreign = labels.unknown(codes)
     with np.errstate(invalid="ignore"):
-        said = scores > thresholds
-    hits = (said & (truth == 1)).sum(axis=1)
-    count, there = said.sum(axis=1), (truth == 1).sum(axis=1) + foreign
-    # A frame without any has the one label nocall, right where nothing is said and nothing there.
-    row_hits = hits + ((count == 0) & (there == 0))
-    by_row = 2 * row_hits / (np.maximum(count, 1) + np.maximum(there, 1))
-    ranked = Figures(scores, truth, thresholds)
+        decided = Decided.of(labels, scores > thresholds, codes)
+    ranked = Figures(scores, labels.matrix(codes), thresholds)
 
     def statistics(weights: npt.NDArray[np.float32]) -> dict[str, Floats]:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            total = weights.sum(axis=1, dtype=np.float64)
-            return {
-                "row_f1": weights @ by_row / total,
-                "f1": 2 * (weights @ hits) / (weights @ (count + there)),
-                "cmap": ranked.weighted(weights)["cmap"],
-            }
+        figures = decided.weighted(weights)
+        return {
+            "row_f1": figures["row_f1"],
+            "f1": figures["f1"],
+            "cmap": ranked.weighted(weights)["cmap"],
+        }
 
     if not frames:
         return dict.fromkeys(FIGURES, Interval(None, None, None))
-    once = statistics(np.ones((1, frames), np.float32))
+    return _with_intervals(statistics, labels, seed)
+
+
+def decision_figures(
+    labels: FrameLabels, said: npt.NDArray[np.bool_], codes: Sequence[str], seed: int = 0
+) -> dict[str, Interval]:
+    """Measure decisions about frames, however they were made.
+
+    Args:
+        labels: The labelled frames.
+        said: Whether a species is reported in a frame, shape (frames, species).
+        codes: Species in the order of the columns. Others that are labelled count as missed.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        row_f1 and f1 as of `frame_figures`, precision and recall over all pairs of frame and
+        species together, with 95 % intervals by recording.
+    """
+    if not len(labels.birds):
+        return dict.fromkeys(DECISIONS, Interval(None, None, None))
+    return _with_intervals(Decided.of(labels, said, codes).weighted, labels, seed)
+
+
+@dataclass(frozen=True)
+class Decided:
+    """Decisions about frames as counts, each of shape (frames,).
+
+    Attributes:
+        hits: Birds that are both said and labelled.
+        said: Birds that are said.
+        there: Birds that are labelled, also unknown ones.
+    """
+
+    hits: npt.NDArray[np.int_]
+    said: npt.NDArray[np.int_]
+    there: npt.NDArray[np.int_]
+
+    @classmethod
+    def of(
+        cls, labels: FrameLabels, said: npt.NDArray[np.bool_], codes: Sequence[str]
+    ) -> "Decided":
+        """Count them; `said` has the shape (frames, species)."""
+        truth = labels.matrix(codes) == 1
+        return cls(
+            (said & truth).sum(axis=1),
+            said.sum(axis=1),
+            truth.sum(axis=1) + labels.unknown(codes),
+        )
+
+    @property
+    def by_row(self) -> npt.NDArray[np.float64]:
+        """F1 of each frame, shape (frames,).
+
+        A frame without any has the one label nocall, right where nothing is said and nothing there.
+        """
+        hits = self.hits + ((self.said == 0) & (self.there == 0))
+        found: npt.NDArray[np.float64] = (
+            2 * hits / (np.maximum(self.said, 1) + np.maximum(self.there, 1))
+        )
+        return found
+
+    def weighted(self, weights: npt.NDArray[np.float32]) -> dict[str, Floats]:
+        """Figures under weights of the frames, (draws, frames) to (draws,)."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            hits, said, there = (weights @ part for part in (self.hits, self.said, self.there))
+            return {
+                "row_f1": weights @ self.by_row / weights.sum(axis=1, dtype=np.float64),
+                "f1": 2 * hits / (said + there),
+                "precision": hits / said,
+                "recall": hits / there,
+            }
+
+
+def _with_intervals(
+    statistics: bootstrap.Statistics, labels: FrameLabels, seed: int
+) -> dict[str, Interval]:
+    once = statistics(np.ones((1, len(labels.birds)), np.float32))
     drawn = bootstrap.draw(statistics, labels.recordings, seed)
     groups = len(set(labels.recordings))
     return {
         name: (bootstrap.centred if name == "cmap" else bootstrap.percentiles)(
-            float(once[name][0]), drawn[name], groups
+            float(value[0]), drawn[name], groups
         )
-        for name in FIGURES
+        for name, value in once.items()
     }

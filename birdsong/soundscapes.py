@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,19 +15,32 @@ from birdsong.frame_metrics import FrameLabels, frame_figures, read_frame_labels
 from birdsong.layouts import DECODED
 from birdsong.scoring import Floats, Scorer
 
+
+class FrameScorer(Protocol):
+    """What `birdsong.scoring.Scorer` gives."""
+
+    codes: tuple[str, ...]
+    config: FeatureConfig
+
+    def frames(self, frames: Floats) -> Floats:
+        """Scores of frames, shape (frames, species), in [0, 1]."""
+
+
 LONGEST_SECONDS = 86_400.0
 """A day: soundscapes are scored whole."""
 
 
-def find_recordings(labels: FrameLabels, table: str | Path) -> dict[str, Path]:
-    """The sound file of each labelled recording, in or below the folder of the table.
+def find_recordings(
+    labels: FrameLabels, table: str | Path, folder: str | Path | None = None
+) -> dict[str, Path]:
+    """The sound file of each labelled recording, in or below a folder, by default the table's.
 
     BirdCLEF 2021 calls recording 7019 `7019_COR_20190904.ogg`, in `train_soundscapes`.
 
     Raises:
         DataError: A recording has no file, or two.
     """
-    folder = Path(table).resolve().parent
+    folder = Path(table).resolve().parent if folder is None else Path(folder)
     files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in DECODED]
     found: dict[str, Path] = {}
     for name in dict.fromkeys(labels.recordings):
@@ -42,7 +55,12 @@ def find_recordings(labels: FrameLabels, table: str | Path) -> dict[str, Path]:
     return found
 
 
-def score_frames(scorer: Scorer, labels: FrameLabels, table: str | Path) -> Floats:
+def score_frames(
+    scorer: FrameScorer,
+    labels: FrameLabels,
+    table: str | Path,
+    folder: str | Path | None = None,
+) -> Floats:
     """Score the labelled frames.
 
     Levels are those of serving: each window of up to 60 s is divided by its peak.
@@ -50,7 +68,8 @@ def score_frames(scorer: Scorer, labels: FrameLabels, table: str | Path) -> Floa
     Args:
         scorer: The network.
         labels: Which frames of which recordings.
-        table: Where the labels were read; the recordings lie beside it.
+        table: Where the labels were read.
+        folder: Where the recordings lie; by default beside the table.
 
     Returns:
         Scores in [0, 1], shape (frames, species); 0 where a frame is digital silence.
@@ -66,7 +85,7 @@ def score_frames(scorer: Scorer, labels: FrameLabels, table: str | Path) -> Floa
                 f"{table}: frame {name!r} ends at {second} s; frames end at {length}, "
                 f"{2 * length}, {3 * length} s and so on."
             )
-    files = find_recordings(labels, table)
+    files = find_recordings(labels, table, folder)
     config = scorer.config.model_copy(update={"seconds": LONGEST_SECONDS})
     scores = np.zeros((len(labels.row_ids), len(scorer.codes)), np.float32)
     recordings = np.array(labels.recordings, str)
@@ -86,7 +105,7 @@ def score_frames(scorer: Scorer, labels: FrameLabels, table: str | Path) -> Floa
     return scores
 
 
-def _frames(scorer: Scorer, file: Path, config: FeatureConfig) -> Iterator[tuple[int, Floats]]:
+def _frames(scorer: FrameScorer, file: Path, config: FeatureConfig) -> Iterator[tuple[int, Floats]]:
     """Number of each 5-second frame from the recording's start, and its scores."""
     size = round(audio.FRAME_SECONDS * config.sample_rate)
     held: dict[int, Floats] = {}

@@ -8,7 +8,7 @@ from types import FrameType
 import typer
 
 from birdsong.cli import compile as compiling
-from birdsong.cli import doctor, gc, predict, prices, rerun, run, runs, serve, submit, ui
+from birdsong.cli import doctor, gc, predict, prices, rerun, run, runs, score, serve, submit, ui
 from birdsong.errors import BirdsongError, ConfigError
 
 FAILED, USAGE, CANCELLED = 1, 2, 130
@@ -33,6 +33,7 @@ app.command("compile")(compiling.compile_pipeline)
 app.command("doctor")(doctor.doctor)
 app.command("serve")(serve.serve)
 app.command("predict")(predict.predict)
+app.command("score")(score.score)
 app.command("prices")(prices.prices)
 app.command("ui")(ui.ui)
 
