@@ -19,3 +19,11 @@ class StorageError(BirdsongError, OSError):
 
 class UnreachableError(StorageError):
     """A place does not answer now; the same request may succeed a moment later."""
+
+
+class RefusedError(BirdsongError):
+    """A service refuses for a reason that another attempt does not mend: permission, quota."""
+
+
+class JobError(BirdsongError):
+    """A job elsewhere failed or was stopped."""

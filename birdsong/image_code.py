@@ -30,7 +30,11 @@ STAGES = {
 }
 """Image target to the stages that run in it, as in components/images.py."""
 
-PROGRAMS = {"train": ("aws.training_container",), "serve": ("serving.server",)}
+PROGRAMS = {
+    "train": ("aws.training_container",),
+    "cloud": ("aws.train_step", "aws.tune_step", "shown"),
+    "serve": ("serving.server",),
+}
 """Image target to modules of birdsong that it runs beside stages. Without the package's name, which
 would count as a use of the module in every image that holds this file."""
 

@@ -4,12 +4,19 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from birdsong import artifacts, hyperparameters, progress, search_page, search_space, workers
+from birdsong import (
+    artifacts,
+    hyperparameters,
+    progress,
+    search_page,
+    search_result,
+    search_space,
+    workers,
+)
 from birdsong.checkpoints import folder_beside
 from birdsong.config import Hyperparameters, TrainConfig, TuneConfig
 from birdsong.errors import ConfigError, DataError, StorageError
@@ -74,10 +81,9 @@ def tune(
         ConfigError, StorageError: The weights do not fit or cannot be had.
     """
     if tune.trials == 0:
-        artifacts.read_spec(development_path, "features")
-        _write(hyperparameters_path, development_path, tune, start.model_dump(mode="json"), [])
-        search_page.write(history_path, start.model_dump(), [], {}, None, tune)
-        return {"trials_finished": 0.0, "trials_pruned": 0.0, "trials_failed": 0.0}
+        return search_result.pass_on(
+            hyperparameters_path, history_path, development_path, tune, start
+        )
     started = time.monotonic()
     _check(development_path, tune, train)
     identity = _identity(development_path, tune, train, start)
@@ -101,7 +107,7 @@ def tune(
         )
     best_accuracy = float(trials.study.best_value)
     chosen = {**start.model_dump(mode="json"), **trials.study.best_params}
-    _write(hyperparameters_path, development_path, tune, chosen, rows)
+    search_result.write(hyperparameters_path, development_path, tune, chosen, rows)
     search_page.write(
         history_path,
         chosen,
@@ -231,17 +237,3 @@ def _identity(
         start.model_dump(mode="json"),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _write(
-    path: str | Path,
-    development_path: str | Path,
-    tune: TuneConfig,
-    chosen: Mapping[str, Any],
-    trials: Sequence[Mapping[str, Any]],
-) -> None:
-    with artifacts.create(
-        path, "hyperparameters", tune, {"development": development_path}
-    ) as folder:
-        artifacts.write_json(folder.path / hyperparameters.FILE, chosen)
-        artifacts.write_json(folder.path / "trials.json", trials)

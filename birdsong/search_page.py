@@ -36,6 +36,7 @@ def write(
     dimensions: Dimensions,
     importances: Mapping[str, float] | None,
     tune: TuneConfig,
+    how: str = "",
 ) -> None:
     """Write the page.
 
@@ -47,6 +48,8 @@ def write(
         importances: Name to share of the differences that it explains; None where too few
             trials came to their end.
         tune: Settings of the search.
+        how: Who drew the values and ended trials early; empty for the search on this machine,
+            whose first trial has the given values.
     """
     title = "Search for hyperparameters"
     if not trials:
@@ -63,12 +66,11 @@ def write(
     }
     lead = (
         f"{many(len(trials) - counts['killed'], 'trial')} of at most "
-        f"{many(tune.epochs, 'epoch')}, each judged by its best validation accuracy. Trials below "
-        "the median of the others were pruned. The first tried the given values."
+        f"{many(tune.epochs, 'epoch')}, each judged by its best validation accuracy. {how or _HERE}"
     )
     cards: list[tuple[str, object]] = [
         ("best validation accuracy", f"{best['accuracy']:.3f}"),
-        ("with the given values", _number(_height(trials[0]), ".3f")),
+        *([] if how else [("with the given values", _number(_height(trials[0]), ".3f"))]),
         *((state, count) for state, count in counts.items() if count or state == "complete"),
     ]
     parts = [pages.cards(cards), pages.heading("Chosen values"), _chosen(chosen, dimensions)]
@@ -93,6 +95,8 @@ def write(
     ]
     pages.write(path, title, lead, [_STYLE, *parts])
 
+
+_HERE = "Trials below the median of the others were pruned. The first tried the given values."
 
 _STYLE = Markup("""<style>
 figure { margin: 1rem 0; } figcaption { color: var(--soft); font-size: .9rem; max-width: 46rem; }

@@ -67,8 +67,13 @@ def train(
         metrics: Validation accuracy of the network and of the baseline, best epoch, seconds.
     """
     from birdsong import shown
-    from birdsong import training as library
+    from birdsong.aws import settings
     from birdsong.config import RuntimeConfig, TrainConfig
+
+    if settings.wanted():
+        from birdsong.aws import train_step as library
+    else:
+        from birdsong import training as library
 
     config = TrainConfig(
         backbone=backbone,

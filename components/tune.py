@@ -75,9 +75,14 @@ def tune(
         history: The trials, what mattered, and the chosen values.
         metrics: Trials finished, pruned and failed, and the best validation accuracy.
     """
-    from birdsong import search as library
     from birdsong import shown
+    from birdsong.aws import settings
     from birdsong.config import Hyperparameters, TrainConfig, TuneConfig
+
+    if settings.wanted():
+        from birdsong.aws import tune_step as library
+    else:
+        from birdsong import search as library
 
     summary = library.tune(
         development.path,

@@ -2,8 +2,9 @@
 
     /opt/ml/input/config/hyperparameters.json    settings of training by name, all as text
     /opt/ml/input/data/development/              the artifact of featurize
+    /opt/ml/input/data/hyperparameters/          the artifact of tune; absent in trials
     /opt/ml/checkpoints/                         kept by SageMaker when a spot machine is taken away
-    /opt/ml/model/                               the artifact model, the hyperparameters and curves
+    /opt/ml/model/                               the artifact model, curves and metrics
     /opt/ml/output/failure                       why it failed, at most 1,024 characters
 
 The lines `metric NAME=VALUE` are for the job's metric definitions. SIGTERM ends it; the job that is
@@ -24,31 +25,33 @@ from typing import Any
 
 from birdsong.errors import BirdsongError, ConfigError, DataError
 
-CHANNEL = "development"
+CHANNEL, HYPERPARAMETERS = "development", "hyperparameters"
 LONGEST_FAILURE = 1024
 
 _THEIRS = ("_", "sagemaker_")
 """How names begin that SageMaker adds to the settings."""
 
 
-def settings(values: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Hyperparameters and settings of a training, from texts.
+def settings(values: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """Hyperparameters, settings of a training and of its runtimes, from texts.
 
     Raises:
         ConfigError: A name is unknown, or a value does not fit.
     """
-    from birdsong.config import Hyperparameters, TrainConfig
+    from birdsong.config import Hyperparameters, RuntimeConfig, TrainConfig
 
+    kinds = (Hyperparameters, TrainConfig, RuntimeConfig)
+    known = {name for kind in kinds for name in kind.model_fields}
     ours = {name: value for name, value in values.items() if not name.startswith(_THEIRS)}
-    unknown = sorted(set(ours) - {*Hyperparameters.model_fields, *TrainConfig.model_fields})
+    unknown = sorted(set(ours) - known)
     if unknown:
-        known = sorted({*Hyperparameters.model_fields, *TrainConfig.model_fields})
-        raise ConfigError(f"{', '.join(unknown)}: no such setting. Known: {', '.join(known)}.")
+        raise ConfigError(
+            f"{', '.join(unknown)}: no such setting. Known: {', '.join(sorted(known))}."
+        )
     parts = [
-        {name: value for name, value in ours.items() if name in kind.model_fields}
-        for kind in (Hyperparameters, TrainConfig)
+        {name: value for name, value in ours.items() if name in kind.model_fields} for kind in kinds
     ]
-    return Hyperparameters(**parts[0]), TrainConfig(**parts[1])
+    return Hyperparameters(**parts[0]), TrainConfig(**parts[1]), RuntimeConfig(**parts[2])
 
 
 def train(root: Path) -> dict[str, float]:
@@ -62,23 +65,33 @@ def train(root: Path) -> dict[str, float]:
         values = json.loads(told.read_text())
     except (OSError, ValueError) as error:
         raise ConfigError(f"{told} cannot be read ({error}).") from error
-    hyperparameters, config = settings(values)
+    hyperparameters, config, runtimes = settings(values)
     data = root / "input" / "data" / CHANNEL
     if not data.is_dir():
         raise DataError(
             f"The job has no channel {CHANNEL}: {data} is absent. Give it what featurize made."
         )
     # TensorFlow takes its time; a wrong setting is told without it.
-    from birdsong import search, training
+    from birdsong import artifacts, search, training
     from birdsong.checkpoints import FOLDER_VARIABLE
     from birdsong.config import TuneConfig
 
-    os.environ[FOLDER_VARIABLE] = str(root / "checkpoints")
+    checkpoints = root / "checkpoints"
+    if "_tuning_objective_metric" in values:
+        # Trials may share one prefix in the bucket; AWS does not say.
+        checkpoints /= os.environ.get("TRAINING_JOB_NAME", "trial")
+    os.environ[FOLDER_VARIABLE] = str(checkpoints)
     model = root / "model"
-    chosen = model / "hyperparameters"
-    passed = TuneConfig(trials=0)
-    search.tune(data, chosen, model / "tune.html", passed, config, hyperparameters)
-    return training.train(data, chosen, model / "model", model / "history.html", config)
+    chosen = root / "input" / "data" / HYPERPARAMETERS
+    if not chosen.is_dir():
+        chosen = model / "hyperparameters"
+        passed = TuneConfig(trials=0)
+        search.tune(data, chosen, model / "tune.html", passed, config, hyperparameters)
+    metrics = training.train(
+        data, chosen, model / "model", model / "history.html", config, runtimes
+    )
+    artifacts.write_json(model / "metrics.json", metrics)
+    return metrics
 
 
 def main(root: Path = Path("/opt/ml")) -> int:
@@ -117,4 +130,5 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # The argument is for trials without a container; SageMaker gives `train` alone.
+    sys.exit(main(*map(Path, sys.argv[1:2])))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from birdsong.cli.options import ClusterFile, RunsOn
+from birdsong.cli.options import ClusterFile, RunsOn, SageMakerFile, job_settings
 from birdsong.cli.run import Profile
 
 SUFFIXES = (".yaml", ".yml")
@@ -22,6 +22,7 @@ def compile_pipeline(
     ] = None,
     cluster: ClusterFile = None,
     runs_on: RunsOn = "here",
+    sagemaker: SageMakerFile = None,
 ) -> None:
     """Write the DAG as KFP backends take it, the same file that `submit` uploads.
 
@@ -40,7 +41,8 @@ def compile_pipeline(
 
     described = clusters.read(cluster)
     wanted = clusters.resources(described, profile, runs_on)
-    compiled = compiling.compile_for_cluster(described, wanted, runs_on)
+    jobs = job_settings(runs_on, sagemaker)
+    compiled = compiling.compile_for_cluster(described, wanted, runs_on, jobs)
     aside = out.with_name(f".{out.stem}.writing{out.suffix}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -51,5 +53,5 @@ def compile_pipeline(
     finally:
         aside.unlink(missing_ok=True)
     typer.echo(f"Wrote {out}: pipeline {compiled.pipeline['pipelineInfo']['name']}.")
-    if runs_on == "sagemaker":
-        typer.echo("tune and train would start jobs on SageMaker, which are not in this version.")
+    if jobs is not None:
+        typer.echo(f"tune and train start jobs on SageMaker ({jobs.instance}, {jobs.place}).")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from birdsong.aws.settings import JobSettings
     from birdsong.runs.step_process import Limits
 
 RunsFolder = Annotated[
@@ -65,15 +66,54 @@ ClusterFile = Annotated[
 ]
 """`--cluster FILE`."""
 
+RUNS_ON = ("here", "sagemaker")
+"""Where tune and train can compute."""
+
 RunsOn = Annotated[
     str,
     typer.Option(
         metavar="WHERE",
-        help="Where tune and train compute: here, in pods of the cluster, or sagemaker (compiles; "
-        "its jobs are not in this version).",
+        help="Where tune and train compute: here (this machine, or pods of the cluster), or "
+        "sagemaker: jobs that --sagemaker describes.",
     ),
 ]
 """`--runs-on here|sagemaker`."""
+
+SageMakerFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--sagemaker",
+        metavar="FILE",
+        help="With --runs-on sagemaker: role, bucket, image, instance, spot, limits of the jobs; "
+        "an example is birdsong/aws/example.yaml.",
+        envvar="BIRDSONG_SAGEMAKER_FILE",
+    ),
+]
+"""`--sagemaker FILE`."""
+
+
+def job_settings(runs_on: str, file: Path | None) -> "JobSettings | None":
+    """Settings of the jobs on SageMaker; None where tune and train compute here.
+
+    Raises:
+        ConfigError: The place is unknown, or the file is missing or does not fit.
+    """
+    from birdsong.aws import settings
+    from birdsong.errors import ConfigError
+
+    if runs_on not in RUNS_ON:
+        raise ConfigError(f"--runs-on {runs_on!r}: choose {' or '.join(RUNS_ON)}.")
+    if runs_on == "here":
+        return None
+    if file is None:
+        raise ConfigError(
+            "--runs-on sagemaker needs --sagemaker FILE (or BIRDSONG_SAGEMAKER_FILE), such as:\n"
+            f"{settings.EXAMPLE}"
+        )
+    from birdsong.runs import elsewhere
+
+    return elsewhere.with_image(settings.read(file))
+
 
 Wait = Annotated[
     bool, typer.Option("--wait", help="Follow the run to its end; the exit code says how it ended.")

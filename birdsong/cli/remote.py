@@ -219,7 +219,7 @@ def rerun(
     """Run a part of a run again: the rest is left to the cache of KFP."""
     from birdsong.kubeflow import arguments, compiling, following, rerunning, submitting
     from birdsong.kubeflow import settings as clusters
-    from birdsong.runs import graph
+    from birdsong.runs import elsewhere, graph
     from pipeline import birdsong
 
     described = clusters.read(cluster)
@@ -232,7 +232,8 @@ def rerun(
     )
     wanted = clusters.resources(described, profile)
     arguments.check_devices(values, wanted)
-    now = compiling.compile_for_cluster(described, wanted)
+    jobs = elsewhere.of_pipeline(before.pipeline)
+    now = compiling.compile_for_cluster(described, wanted, "sagemaker" if jobs else "here", jobs)
     made = rerunning.plan(
         parent, before, now, values, from_step=from_step, only=only, settings=settings
     )

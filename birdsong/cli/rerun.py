@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from birdsong.cli.options import (
     DryRun,
     RunnerOption,
     RunsFolder,
+    SageMakerFile,
     StepMemory,
     StepTimeout,
     Wait,
@@ -20,6 +21,8 @@ from birdsong.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from birdsong.aws.settings import JobSettings
+    from birdsong.runs.record import Run
     from birdsong.runs.rerun import Plan
     from birdsong.runs.step_process import Limits
 
@@ -41,6 +44,7 @@ def resume(
     runner: RunnerOption = None,
     step_timeout: StepTimeout = None,
     step_memory: StepMemory = None,
+    sagemaker: SageMakerFile = None,
     runs: RunsFolder = Path("runs"),
     host: AtHost = None,
     wait: Wait = False,
@@ -57,7 +61,7 @@ def resume(
 
         return remote.resume(run, host, auth, cluster, wait=wait, dry=dry_run)
     from birdsong.cli.options import limits
-    from birdsong.runs import graph, record
+    from birdsong.runs import elsewhere, graph, record
     from birdsong.runs import rerun as planning
 
     given = limits(step_timeout, step_memory)
@@ -69,8 +73,18 @@ def resume(
         return 0
     from pipeline import birdsong
 
-    plan = planning.resume(parent, graph.as_ir(birdsong))
-    return _start(plan, runs, runner or parent.runner, given, dry_run=dry_run, yes=True)
+    dag = elsewhere.on_sagemaker(birdsong, _jobs_of(parent, sagemaker))
+    plan = planning.resume(parent, graph.as_ir(dag))
+    return _start(
+        dag,
+        plan,
+        runs,
+        runner or parent.runner,
+        given,
+        dry_run=dry_run,
+        yes=True,
+        jobs_of=parent.jobs_of or parent.id,
+    )
 
 
 def rerun(
@@ -99,6 +113,7 @@ def rerun(
     runner: RunnerOption = None,
     step_timeout: StepTimeout = None,
     step_memory: StepMemory = None,
+    sagemaker: SageMakerFile = None,
     runs: RunsFolder = Path("runs"),
     host: AtHost = None,
     wait: Wait = False,
@@ -127,7 +142,7 @@ def rerun(
         )
     from birdsong.cli.options import limits
     from birdsong.errors import ConfigError
-    from birdsong.runs import graph, record
+    from birdsong.runs import elsewhere, graph, record
     from birdsong.runs import rerun as planning
 
     given = limits(step_timeout, step_memory)
@@ -136,28 +151,46 @@ def rerun(
     parent = record.find(runs, run)
     from pipeline import birdsong
 
-    ir = graph.as_ir(birdsong)
+    dag = elsewhere.on_sagemaker(birdsong, _jobs_of(parent, sagemaker))
+    ir = graph.as_ir(dag)
     if only is not None:
         plan = planning.only(parent, ir, only, settings or [])
     else:
         plan = planning.rerun(parent, ir, from_step=from_step, settings=settings or [])
-    return _start(plan, runs, runner or parent.runner, given, dry_run=dry_run, yes=yes)
+    return _start(dag, plan, runs, runner or parent.runner, given, dry_run=dry_run, yes=yes)
+
+
+def _jobs_of(parent: "Run", sagemaker: Path | None) -> "JobSettings | None":
+    """Settings of the jobs: of a file where one is named, else those that the run had."""
+    from birdsong.cli.options import job_settings
+    from birdsong.runs import elsewhere
+
+    if sagemaker is not None:
+        return job_settings("sagemaker", sagemaker)
+    return elsewhere.of_run(parent)
 
 
 def _start(
-    plan: "Plan", runs: Path, runner: str, given: "Limits", *, dry_run: bool, yes: bool
+    dag: Any,
+    plan: "Plan",
+    runs: Path,
+    runner: str,
+    given: "Limits",
+    *,
+    dry_run: bool,
+    yes: bool,
+    jobs_of: str = "",
 ) -> int:
     from birdsong.cli import console
     from birdsong.runs import engine, graph, runners, signals
     from birdsong.runs import rerun as planning
     from birdsong.runs.record import State
-    from pipeline import birdsong
 
     typer.echo(planning.as_text(plan))
     if not plan.runs:
         typer.echo("There is nothing to do.")
         return 0
-    chosen = runners.make(runner, graph.as_ir(birdsong), plan.values, runs)
+    chosen = runners.make(runner, graph.as_ir(dag), plan.values, runs)
     if dry_run:
         for line in chosen.describe():
             typer.echo(line)
@@ -167,7 +200,7 @@ def _start(
         return 0
     with signals.listening() as cancel, console.Live(runs) as live:
         result = engine.execute(
-            birdsong,
+            dag,
             plan.values,
             runs,
             listener=live,
@@ -178,6 +211,7 @@ def _start(
             runner=chosen,
             parent=plan.parent.id,
             note=plan.note,
+            jobs_of=jobs_of,
         )
     if plan.only is not None and result.state == State.SUCCEEDED:
         name = plan.only.name

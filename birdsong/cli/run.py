@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from birdsong.cli.options import RunnerOption, RunsFolder, StepMemory, StepTimeout
+from birdsong.cli.options import (
+    RunnerOption,
+    RunsFolder,
+    RunsOn,
+    SageMakerFile,
+    StepMemory,
+    StepTimeout,
+)
 
 
 class Profile(StrEnum):
@@ -57,6 +64,8 @@ def run(
             "parameters and the contents of inputs are the same.",
         ),
     ] = True,
+    runs_on: RunsOn = "here",
+    sagemaker: SageMakerFile = None,
     runner: RunnerOption = None,
     step_timeout: StepTimeout = None,
     step_memory: StepMemory = None,
@@ -65,18 +74,30 @@ def run(
 
     Ends with 0, with 1 if a step failed, with 130 if it was cancelled.
     """
-    from birdsong.cli.options import limits
+    from birdsong.cli.options import job_settings, limits
     from birdsong.runs import signals
 
     given = limits(step_timeout, step_memory)
+    jobs = job_settings(runs_on, sagemaker)
     with signals.listening() as cancel:
         from birdsong.cli import console
-        from birdsong.runs import arguments, code, engine, graph, plan, rerun, reuse, runners
+        from birdsong.runs import (
+            arguments,
+            code,
+            elsewhere,
+            engine,
+            graph,
+            plan,
+            rerun,
+            reuse,
+            runners,
+        )
         from birdsong.runs.record import State
         from pipeline import birdsong
 
         cancel.check_interrupt()
-        ir = graph.as_ir(birdsong)
+        dag = elsewhere.on_sagemaker(birdsong, jobs)
+        ir = graph.as_ir(dag)
         values = arguments.resolve(
             ir, source=source, profile=profile, settings=settings or [], runs=runs
         )
@@ -97,7 +118,7 @@ def run(
         plan.refuse_if_it_does_not_fit(planned)
         with console.Live(runs) as live:
             result = engine.execute(
-                birdsong,
+                dag,
                 values,
                 runs,
                 listener=live,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from birdsong.cli.options import Auth, ClusterFile, Host, RunsOn, Wait
+from birdsong.cli.options import Auth, ClusterFile, Host, RunsOn, SageMakerFile, Wait
 from birdsong.cli.run import Profile
 
 
@@ -50,6 +50,7 @@ def submit(
     ] = False,
     cluster: ClusterFile = None,
     runs_on: RunsOn = "here",
+    sagemaker: SageMakerFile = None,
     wait: Wait = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be sent; send nothing.")
@@ -65,6 +66,7 @@ def submit(
     import os
 
     from birdsong.cli import remote
+    from birdsong.cli.options import job_settings
     from birdsong.errors import ConfigError
     from birdsong.kubeflow import arguments, compiling, submitting
     from birdsong.kubeflow import settings as clusters
@@ -72,14 +74,9 @@ def submit(
 
     described = clusters.read(cluster)
     access = read_access(host, auth, os.environ, described.namespace)
-    compiling.check_runs_on(runs_on)
     if name and not name.isprintable():
         raise ConfigError("--name: needs printable letters.")
-    if runs_on == "sagemaker" and not dry_run:
-        raise ConfigError(
-            "--runs-on sagemaker: jobs on SageMaker are not in this version, so such a run could "
-            "not train. It compiles (compile OUT.yaml --runs-on sagemaker); submit with here."
-        )
+    jobs = job_settings(runs_on, sagemaker)
     from birdsong.runs import graph
     from pipeline import birdsong
 
@@ -89,7 +86,7 @@ def submit(
     wanted = clusters.resources(described, chosen, runs_on)
     if runs_on == "here":
         arguments.check_devices(values, wanted)
-    compiled = compiling.compile_for_cluster(described, wanted, runs_on)
+    compiled = compiling.compile_for_cluster(described, wanted, runs_on, jobs)
     request = submitting.Request(
         compiled,
         values,

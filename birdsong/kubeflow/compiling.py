@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from birdsong.aws.settings import RUN, VARIABLE, JobSettings
 from birdsong.errors import ConfigError
 from birdsong.image_code import NAME, STAGES
 from birdsong.kubeflow.settings import GPU_STEPS, ClusterSettings, Resources
@@ -18,6 +19,9 @@ from birdsong.kubeflow.settings import GPU_STEPS, ClusterSettings, Resources
 Ir = dict[str, Any]
 
 RUNS_ON = ("here", "sagemaker")
+
+RUN_LABEL = "metadata.labels['pipeline/runid']"
+"""Where KFP's backend writes the id of the run on a pod."""
 
 READ_PLACES = ("ingest", "featurize", "tune", "train", "evaluate-threshold")
 """Steps that read recordings, weights or labels from a place that a parameter names."""
@@ -76,7 +80,10 @@ def check_runs_on(runs_on: str) -> None:
 
 
 def compile_for_cluster(
-    settings: ClusterSettings, wanted: Mapping[str, Resources], runs_on: str = "here"
+    settings: ClusterSettings,
+    wanted: Mapping[str, Resources],
+    runs_on: str = "here",
+    jobs: JobSettings | None = None,
 ) -> Compiled:
     """Compile the pipeline for a cluster.
 
@@ -84,12 +91,13 @@ def compile_for_cluster(
         settings: Of the cluster.
         wanted: What each step asks for.
         runs_on: here (pods of the cluster) or sagemaker (jobs that tune and train start).
+        jobs: With sagemaker: settings of the jobs.
 
     Raises:
         ConfigError: `runs_on` is neither.
     """
     from google.protobuf import json_format
-    from kfp import dsl
+    from kfp import dsl, kubernetes
     from kfp.dsl import pipeline_context
 
     from birdsong.runs import graph
@@ -103,6 +111,10 @@ def compile_for_cluster(
         birdsong.pipeline_func(*values, **named)
         for step, task in pipeline_context.Pipeline.get_default_pipeline().tasks.items():
             _set_up(task, step, settings, wanted[step], images[step], runs_on)
+            if jobs is not None and step in GPU_STEPS:
+                task.set_env_variable(VARIABLE, jobs.model_dump_json())
+                # A retried pod finds its job by the run's id, which only the pod's labels tell.
+                kubernetes.use_field_path_as_env(task, RUN, RUN_LABEL)
 
     seconds = round(settings.ttl_hours * 3600)
     compiled = dsl.pipeline(

@@ -68,6 +68,7 @@ def execute(
     runner: runners.Runner | None = None,
     parent: str | None = None,
     note: str = "",
+    jobs_of: str = "",
 ) -> Run:
     """Run a pipeline to its end.
 
@@ -85,6 +86,7 @@ def execute(
         runner: Starts the steps; by default each is a process.
         parent: The run that this one goes on from.
         note: Why it exists, for people.
+        jobs_of: The run whose jobs elsewhere this one goes on with; empty for its own.
 
     Returns:
         The record: SUCCEEDED, FAILED or CANCELLED. A step's failure does not raise.
@@ -110,6 +112,7 @@ def execute(
         versions=code.versions(),
         runner=str(runner.name),
         mark=secrets.token_hex(8),
+        jobs_of=jobs_of,
     )
     if parent is not None:
         _end_orphans(recorder.run.folder.with_name(parent), runner)
@@ -318,6 +321,7 @@ class _Host:
                 "BIRDSONG_CHECKPOINTS": str(run.folder.parent / leftovers.CHECKPOINTS),
                 **environment,
                 "BIRDSONG_RUN": run.id,
+                "BIRDSONG_JOBS_OF": run.jobs_of or run.id,
                 "BIRDSONG_STEP": name,
             },
             image=self.keys.image(step.component),

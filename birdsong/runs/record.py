@@ -103,7 +103,8 @@ class Step:
 class Run:
     """One run; see `Step` for its steps, in the order of the pipeline.
 
-    `mark` is in the environment of every process that it started.
+    `mark` is in the environment of every process that it started. `jobs_of` is the first run of a
+    chain of resumes, by which jobs elsewhere are named; empty for the run itself.
     """
 
     id: str
@@ -124,6 +125,7 @@ class Run:
     fingerprint: str = ""
     mark: str = ""
     runner: str = "subprocess"
+    jobs_of: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     steps: dict[str, Step] = field(default_factory=dict)
 

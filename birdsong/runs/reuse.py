@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from birdsong import artifacts, image_code
+from birdsong.aws.settings import VARIABLE, of_step
 from birdsong.errors import BirdsongError, StorageError
 from birdsong.runs import outside, record
 from birdsong.runs.record import USABLE, Run, Step
@@ -206,7 +207,7 @@ class Keys:
             "code": code,
             "packages": self._packages(component, code),
             "command": [*container.get("command", []), *container.get("args", [])],
-            "environment": container.get("env", []),
+            "environment": [_what_matters(one) for one in container.get("env", [])],
             "values": values,
             "contents": contents,
             "outside": place,
@@ -237,6 +238,14 @@ class Keys:
         executors = self._ir.get("deploymentSpec", {}).get("executors", {})
         found: Mapping[str, Any] = executors.get(label, {}).get("container", {})
         return found
+
+
+def _what_matters(variable: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A variable of a step; of settings for SageMaker the image alone: the machine, its limits and
+    its price change no result, and a training is too dear to repeat for them."""
+    if variable.get("name") != VARIABLE:
+        return variable
+    return {"name": VARIABLE, "value": of_step({VARIABLE: variable["value"]}).image}
 
 
 def matters(name: str, names: Iterable[str], values: Mapping[str, Any]) -> bool:

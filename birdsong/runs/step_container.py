@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from birdsong import image_code
+from birdsong.aws.settings import VARIABLE
 from birdsong.errors import StorageError
 from birdsong.runs import containers, processes, surroundings
 from birdsong.runs.runners import Job, Name, Running
@@ -88,9 +89,10 @@ class Containers:
         from docker.types import DeviceRequest, LogConfig, Mount
 
         target = image_code.target_of(job.image)
-        given, files = surroundings.credentials(
-            surroundings.needs(target, self._values), os.environ, Path.home()
-        )
+        wanted = surroundings.needs(target, self._values)
+        if VARIABLE in job.environment:
+            wanted |= {"aws", "web"}
+        given, files = surroundings.credentials(wanted, os.environ, Path.home())
         shared = surroundings.mounts(self._values, self._runs)
         # Root inside is the caller outside where the engine runs without rights itself.
         root = os.getuid() == 0 or "rootless" in self._security

@@ -238,7 +238,7 @@ def test_a_dry_run_shows_what_would_be_sent_and_sends_nothing(
         (("--set", "epoch=2"), "Did you mean epochs?"),
         (("--set", "epochs=0"), "epochs: Input should be greater"),
         (("--set", "gate=open"), "gate: Input should be 'none'"),
-        (("--runs-on", "sagemaker"), "jobs on SageMaker are not in this version"),
+        (("--runs-on", "sagemaker"), "--runs-on sagemaker needs --sagemaker FILE"),
         (("--runs-on", "moon"), "choose here or sagemaker"),
         (("--auth", "magic"), "choose auto, none, token, client"),
         (("--auth", "token"), "set BIRDSONG_KFP_TOKEN"),

@@ -4,6 +4,9 @@ Hyperparameters beside those of the training that change what it does:
 
     birdsong_made_seconds   of an epoch, 0.05
     birdsong_made_fail      a learning rate above this fails
+
+Or for all jobs of a server by variables: MADE_SECONDS, MADE_FAIL, and MADE_GATE, a file without
+which no epoch begins.
 """
 
 import json
@@ -32,6 +35,9 @@ def main(root: Path) -> int:
     if done:
         print(f"train: goes on after epoch {len(done)}", flush=True)
     for epoch in range(len(done) + 1, int(told.get("epochs", "3")) + 1):
+        gate = os.environ.get("MADE_GATE")
+        while gate and not Path(gate).exists():
+            time.sleep(0.05)
         time.sleep(seconds)
         done.append(1 - 1 / (1 + epoch))
         aside = state.with_suffix(".writing")

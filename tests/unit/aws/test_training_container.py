@@ -38,7 +38,7 @@ def tree(root: Path, values: dict[str, str]) -> Path:
 
 
 def test_settings_are_read_from_texts_and_those_of_sagemaker_are_passed_over() -> None:
-    hyperparameters, config = training_container.settings(SMALL)
+    hyperparameters, config, _runtimes = training_container.settings(SMALL)
     assert hyperparameters.learning_rate == 0.001
     assert (config.epochs, config.batch_size, config.backbone) == (1, 4, "tiny")
 

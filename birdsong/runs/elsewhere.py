@@ -1,0 +1,78 @@
+"""tune and train as jobs of SageMaker: the same DAG, told so by one variable of these two steps."""
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from birdsong import artifacts, image_code
+from birdsong.aws.settings import VARIABLE
+from birdsong.errors import ConfigError
+from birdsong.runs.record import PIPELINE, Run
+
+if TYPE_CHECKING:
+    from birdsong.aws.settings import JobSettings
+
+STEPS = ("tune", "train")
+
+
+def with_image(settings: "JobSettings") -> "JobSettings":
+    """The settings with the image that the jobs run: what they name, else that of this code.
+
+    Raises:
+        ConfigError: SageMaker could not pull it.
+    """
+    if settings.image:
+        return settings
+    from components import images
+
+    reference = images.reference("train")
+    if not reference.rpartition(f"/{image_code.NAME}")[0]:
+        raise ConfigError(
+            "--sagemaker: SageMaker needs the image train in a registry. Name it in the file "
+            "(image: ACCOUNT.dkr.ecr.REGION.amazonaws.com/birdsong-python-train:TAG), or set "
+            "BIRDSONG_REGISTRY=ACCOUNT.dkr.ecr.REGION.amazonaws.com. Make it with make images, "
+            "then docker tag and docker push."
+        )
+    return settings.model_copy(update={"image": reference})
+
+
+def on_sagemaker(pipeline: Any, settings: "JobSettings | None") -> Any:
+    """The pipeline whose tune and train drive jobs; the pipeline itself where there are none.
+
+    Args:
+        pipeline: A function decorated by `kfp.dsl.pipeline`.
+        settings: Of the jobs, from `with_image`.
+    """
+    if settings is None:
+        return pipeline
+    from kfp import dsl
+    from kfp.dsl import pipeline_context
+
+    from components import images
+
+    @functools.wraps(pipeline.pipeline_func)
+    def elsewhere(*values: Any, **named: Any) -> None:
+        pipeline.pipeline_func(*values, **named)
+        tasks = pipeline_context.Pipeline.get_default_pipeline().tasks
+        for step in STEPS:
+            tasks[step].set_container_image(images.reference("cloud"))
+            tasks[step].set_env_variable(VARIABLE, settings.model_dump_json())
+
+    return dsl.pipeline(name=pipeline.name, description=pipeline.description)(elsewhere)
+
+
+def of_run(run: Run) -> "JobSettings | None":
+    """The settings that a run's jobs had; None where it computed here."""
+    return of_pipeline(artifacts.read_json(run.folder / PIPELINE))
+
+
+def of_pipeline(ir: Mapping[str, Any]) -> "JobSettings | None":
+    """The settings in a compiled pipeline; None where it computes where it runs."""
+    from birdsong.aws.settings import of_step
+
+    executors = ir.get("deploymentSpec", {}).get("executors", {})
+    for executor in executors.values():
+        for one in executor.get("container", {}).get("env", []):
+            if one.get("name") == VARIABLE:
+                return of_step({VARIABLE: one["value"]})
+    return None
