@@ -43,6 +43,8 @@ WINDOW, ERROR, DONE, ENDED = b"W", b"E", b"D", b"X"
 """Kinds: a window's samples; why there are no more; no more; how the child ended."""
 
 LONGEST_TEXT = 2_000
+_NEEDED = ("PATH", "PYTHON", "LD_LIBRARY_PATH", "LANG", "LC_", "OPENBLAS_")
+"""How the names of variables begin that the process gets: what it takes to start, no more."""
 _LOOK_SECONDS = 0.5
 """How often it is asked whether the work is still wanted."""
 
@@ -274,9 +276,11 @@ def _descriptor(recording: Bytes | Path | int) -> int:
 
 
 def _environment() -> dict[str, str]:
+    # Not ours as it is: a codec that was broken into must find no credentials in it.
+    needed = {name: value for name, value in os.environ.items() if name.startswith(_NEEDED)}
     # One thread each: a process with more must not fork, and codecs have no use for them.
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return {**os.environ, **threads, "MALLOC_ARENA_MAX": "1"}
+    return {**needed, **threads, "MALLOC_ARENA_MAX": "1"}
 
 
 def _how_it_ended(payload: bytearray, limits: DecodeLimits) -> str:

@@ -21,6 +21,9 @@ from birdsong.config import FeatureConfig
 from birdsong.decoding import DONE, ENDED, ERROR, HEADER, LONGEST_TEXT, WINDOW
 from birdsong.errors import DataError
 
+_NOBODY = 65_534
+"""The user without rights; a container without the right to change users keeps its own."""
+
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 
 
@@ -108,14 +111,21 @@ def _confine(limits: dict[str, float], parent: int) -> None:
     # Codecs complain there of every broken byte.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
+    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
+        have = int(file.read().split()[0]) * resource.getpagesize()
+    if os.geteuid() == 0:
+        # As in SageMaker's containers. It has all that it needs as open descriptors.
+        with contextlib.suppress(PermissionError):
+            os.setgroups([])
+            os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+            os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+    # After the change of user, which would undo the first of them.
     control = ctypes.CDLL(None).prctl
     control(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     control(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     control(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
-    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
-        have = int(file.read().split()[0]) * resource.getpagesize()
     _limit(resource.RLIMIT_AS, have + int(limits["decode_bytes"]))
     # The reader's clock ends what waits for ever; this ends what computes for ever.
     _limit(resource.RLIMIT_CPU, math.ceil(limits["decode_seconds"]))

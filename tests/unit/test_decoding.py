@@ -241,3 +241,31 @@ def test_the_process_loads_codecs_and_neither_tensorflow_nor_the_server() -> Non
     loaded = set(done.stdout.split())
     assert {"soundfile", "soxr"} <= loaded
     assert not loaded & {"tensorflow", "keras", "fastapi", "uvicorn", "pandas", "boto3"}
+
+
+def test_a_codec_that_is_broken_into_finds_neither_credentials_nor_rights(
+    monkeypatch: pytest.MonkeyPatch, long_silence: bytes
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-the-server")
+    users: list[str] = []
+
+    with Decoder() as decoder:
+        held = Path(f"/proc/{decoder.pid}/environ").read_bytes()
+
+        def look() -> bool:
+            for child in _children(decoder.pid):
+                users.append(Path(f"/proc/{child}/status").read_text())
+                return True
+            return False
+
+        list(decoder.windows(long_silence, CONFIG, stopped=look))
+    assert b"PATH=" in held
+    assert b"a-secret-of-the-server" not in held
+    (status,) = users
+    lines = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    expected = 65_534 if os.geteuid() == 0 else os.geteuid()
+    assert lines["Uid"].split() == [str(expected)] * 4
+    assert lines["NoNewPrivs"] == "1"
+    if os.geteuid() == 0:
+        assert int(lines["CapEff"], 16) == 0
+        assert lines["Groups"].split() == []
