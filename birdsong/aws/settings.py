@@ -28,7 +28,7 @@ ROLE = r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$"
 
 EXAMPLE = (
     "role: arn:aws:iam::123456789012:role/birdsong-job\nplace: s3://MY-BUCKET/birdsong\n"
-    "image: 123456789012.dkr.ecr.eu-west-1.amazonaws.com/birdsong-python-train:TAG"
+    "image: 123456789012.dkr.ecr.eu-west-1.amazonaws.com/birdsong-python-train:TAG-sagemaker"
 )
 
 

@@ -25,13 +25,13 @@ def with_image(settings: "JobSettings") -> "JobSettings":
         return settings
     from components import images
 
-    reference = images.reference("train")
+    reference = images.for_sagemaker("train")
     if not reference.rpartition(f"/{image_code.NAME}")[0]:
         raise ConfigError(
             "--sagemaker: SageMaker needs the image train in a registry. Name it in the file "
-            "(image: ACCOUNT.dkr.ecr.REGION.amazonaws.com/birdsong-python-train:TAG), or set "
-            "BIRDSONG_REGISTRY=ACCOUNT.dkr.ecr.REGION.amazonaws.com. Make it with make images, "
-            "then docker tag and docker push."
+            "(image: ACCOUNT.dkr.ecr.REGION.amazonaws.com/birdsong-python-train:TAG-sagemaker), or "
+            "set BIRDSONG_REGISTRY=ACCOUNT.dkr.ecr.REGION.amazonaws.com. With that variable, make "
+            "images builds it under this name for docker push."
         )
     return settings.model_copy(update={"image": reference})
 
