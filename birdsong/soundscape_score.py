@@ -23,8 +23,7 @@ from birdsong.frame_metrics import (
     read_frame_labels,
 )
 from birdsong.metrics import Figures, Scores
-from birdsong.scoring import Scorer
-from birdsong.soundscapes import score_frames
+from birdsong.soundscapes import FrameScorer, score_frames
 
 Said = npt.NDArray[np.bool_]
 
@@ -238,6 +237,7 @@ def measure(
 
 def of_bundle(
     bundle: Bundle,
+    scorer: FrameScorer,
     table: Path,
     folder: Path | None = None,
     threshold: float | None = None,
@@ -246,7 +246,8 @@ def of_bundle(
     """Score the soundscapes of a table by a bundle's network.
 
     Args:
-        bundle: Species, thresholds and network.
+        bundle: Species and thresholds, of the scorer's runtime.
+        scorer: Its network.
         table: Labels of the frames.
         folder: Where the recordings lie; by default beside the table.
         threshold: As of `measure`.
@@ -261,7 +262,6 @@ def of_bundle(
     labels = read_frame_labels(table)
     if not labels.birds:
         raise DataError(f"{table} has no labelled frames, so there is nothing to score.")
-    scorer = Scorer(bundle.model)
     scores = score_frames(scorer, labels, table, folder)
     limits = np.array(
         [np.nan if one.threshold is None else one.threshold for one in bundle.species], float
@@ -271,7 +271,11 @@ def of_bundle(
         one["name"] = species.common_name or species.scientific_name
     return {
         "version": 1,
-        "model": {"name": bundle.name, "bundle_sha256": bundle.sha256},
+        "model": {
+            "name": bundle.name,
+            "bundle_sha256": bundle.sha256,
+            "runtime": bundle.runtime,
+        },
         "labels": {"file": table.name, "sha256": artifacts.file_sha256(table)},
         **found,
     }

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from birdsong.cli.model import CHAMPION, BundleFolder, Model, Registry, find
+from birdsong.cli.model import CHAMPION, BundleFolder, Model, Registry, Runtime, find
 from birdsong.cli.options import DryRun, RunsFolder
 from birdsong.errors import ConfigError
 
@@ -43,6 +43,7 @@ def score(
     model: Model = CHAMPION,
     registry: Registry = "",
     runs: RunsFolder = Path("runs"),
+    runtime: Runtime = "auto",
     dry_run: DryRun = False,
 ) -> None:
     """Score a model on labelled soundscapes: row-wise F1, cmAP, and each species.
@@ -67,11 +68,13 @@ def score(
         return
     from birdsong import soundscape_pages, soundscape_score
     from birdsong.bundle import read_bundle, verify_bundle
+    from birdsong.scoring import load_scorer
 
     folder, version = find(bundle, model, registry, runs)
     verify_bundle(folder)
-    loaded = read_bundle(folder)
-    found = soundscape_score.of_bundle(loaded, labels, audio, threshold, seed)
+    scorer = load_scorer(folder, runtime)
+    loaded = read_bundle(folder, scorer.runtime)
+    found = soundscape_score.of_bundle(loaded, scorer, labels, audio, threshold, seed)
     found["model"]["version"] = version
     typer.echo(soundscape_pages.text(found))
     if out is not None:

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import made_bundles
 import numpy as np
@@ -17,8 +19,9 @@ import soundfile
 from made_bundles import CODES, RATE, TONES_HZ, BandScorer, band_scores, tone
 from made_servers import at_once
 
-from birdsong import audio, bundle, detections, predict
-from birdsong.errors import ConfigError, DataError, StorageError
+from birdsong import audio, bundle, detections, predict, sources
+from birdsong.decoding import Decoder
+from birdsong.errors import ConfigError, DataError, StorageError, UnreachableError
 from birdsong.journal import Journal
 from birdsong.predict import Rule
 from birdsong.serving.answers import heard
@@ -329,3 +332,54 @@ def test_windows_of_many_short_recordings_share_a_pass(made: bundle.Bundle, tmp_
     )
     assert outcome.recordings == 60
     assert passes == [48, 12]
+
+
+def test_a_recording_that_crashes_its_codec_is_listed_and_stops_nothing(
+    made: bundle.Bundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "crash.flac").write_bytes(sound(np.tile(tone(1000, 10.0), 30)))
+
+    class Crashing(Decoder):
+        def windows(self, recording: Any, *arguments: Any) -> Iterator[audio.Window]:
+            def kill() -> bool:
+                children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+                for child in map(int, children):
+                    os.kill(child, signal.SIGSEGV)
+                return False
+
+            doomed = isinstance(recording, Path) and recording.name == "crash.flac"
+            return super().windows(recording, *arguments, **({"stopped": kill} if doomed else {}))
+
+    monkeypatch.setattr(predict, "Decoder", Crashing)
+    monkeypatch.setattr(predict, "RECORDINGS_AHEAD", 1)
+    outcome = run([str(folder)], tmp_path / "found.csv", made)
+    reasons = {Path(name).name: reason for name, reason in outcome.problems}
+    assert reasons["crash.flac"].startswith("crashed: ")
+    others = run([str(folder / "low.flac"), str(folder / "long.flac")], tmp_path / "o.csv", made)
+    assert others.detections["aldfly"] == outcome.detections["aldfly"]
+
+
+def test_a_place_that_stops_answering_stops_the_work_and_marks_no_recording_as_bad(
+    made: bundle.Bundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as zipped:
+        for name in ("low.flac", "deep/middle.ogg", "deep/high.wav", "long.flac"):
+            zipped.write(folder / name, name)
+    read = sources.read_file
+    down = True
+
+    def sometimes(file: sources.File) -> tuple[bytes, int | None]:
+        if down and file.path == "long.flac":
+            raise UnreachableError("the place does not answer")
+        return read(file)
+
+    monkeypatch.setattr(predict.sources, "read_file", sometimes)
+    out = tmp_path / "found.csv"
+    with pytest.raises(UnreachableError):
+        run([str(tmp_path / "all.zip")], out, made)
+    assert not out.exists()
+    down = False
+    outcome = run([str(tmp_path / "all.zip")], out, made)
+    assert (outcome.recordings, outcome.problems) == (4, [])
+    run([str(tmp_path / "all.zip")], tmp_path / "whole.csv", made)
+    assert out.read_text() == (tmp_path / "whole.csv").read_text()
