@@ -1,6 +1,7 @@
 // The page: a recording comes in, is sent, and what is heard in it is shown beside its picture.
 import { askSettings, Cancelled, checkSize, Failure, listen } from "./backend.js";
 import { $, bytes, clock, h, hide, nameOf, percent, show, spoken, write } from "./dom.js";
+import { drawLive } from "./live.js";
 import { Player } from "./player.js";
 import { openRecorder } from "./recorder.js";
 import { filterScores, highest, scoresTable } from "./scores.js";
@@ -15,7 +16,7 @@ const LOOK_AGAIN = 5000;
 const viewport = new Viewport(), player = new Player(), spectrogram = new Spectrogram(viewport);
 const timeline = new Timeline(viewport, (start, end) => hear(start, end));
 let settings = null, under = null, recorder = null, file = null, answer = null, looking = null;
-let dragging = null, followed = true;
+let dragging = null, followed = true, drawing = null;
 
 const say = (text) => write("said", text);
 
@@ -42,7 +43,8 @@ async function ask() {
 
 function tell(place, error, ...actions) {
   const known = error instanceof Failure ? error : new Failure("Something went wrong in this page", `${error?.message || error}. Load it again; if that does not help, tell who runs it.`);
-  $(place).replaceChildren(h("h2", {}, known.title), h("p", {}, known.detail), actions.length ? h("p", { class: "buttons" }, actions) : "");
+  const shown = actions.filter(Boolean);
+  $(place).replaceChildren(h("h2", {}, known.title), h("p", {}, known.detail), ...(shown.length ? [h("p", { class: "buttons" }, shown)] : []));
   show(place);
 }
 
@@ -66,17 +68,18 @@ async function take(given, { note = "", recorded = false } = {}) {
   file = given;
   answer = null;
   player.load(file);
+  write("made", "");
   hide("problem", "result", "recorder");
   show("busy");
   busy("Getting ready", null);
   keepFocus($("cancel"));
-  const drawing = prepare(mine.signal); // while it is sent
+  const picture = prepare(mine.signal); // while it is sent
   try {
     if (!settings) await ask();
     checkSize(file, settings);
-    const found = await send(given, mine.signal, drawing);
+    const found = await send(given, mine.signal, picture);
     if (under !== mine) return;
-    await drawing;
+    await picture;
     under = null;
     hide("busy");
     shown(found, note, recorded);
@@ -100,7 +103,7 @@ async function prepare(signal) {
   return { drawn: samples !== null };
 }
 
-async function send(given, signal, drawing) {
+async function send(given, signal, picture) {
   const how = {
     signal,
     onProgress: (sent, total) => busy("Sending", sent / (total || given.size), `${given.name}, ${Math.floor((100 * sent) / (total || given.size))} % of ${bytes(total || given.size)}`),
@@ -111,7 +114,7 @@ async function send(given, signal, drawing) {
     return await listen(given, settings, how);
   } catch (error) {
     // A phone's memo (m4a) or a browser's recording (webm): what the browser can decode goes as WAV.
-    const { drawn } = error.code === "unreadable" ? await drawing : {};
+    const { drawn } = error.code === "unreadable" ? await picture : {};
     if (!drawn || signal.aborted) throw error;
     const wav = new File([await spectrogram.wav()], given.name, { type: "audio/wav" });
     if (wav.size > settings.largest_bytes) throw error;
@@ -265,6 +268,7 @@ async function record() {
   under?.abort();
   hide("busy", "intake");
   show("recorder");
+  drawing = drawLive($("live"), recorder.analyser);
   write("left", `at most ${clock(recorder.mostSeconds)}`);
   write("hint", recorder.filtered ? "This browser filters the microphone for speech; birds may be lost in that." : "");
   say("Recording.");
@@ -273,6 +277,7 @@ async function record() {
 
 function level({ seconds, level: decibels, dead }) {
   write("elapsed", clock(seconds));
+  write("decibels", decibels > -60 ? `${decibels.toFixed(0)} dBFS`.replace("-", "−") : "below −60 dBFS");
   const share = (decibels + 60) / 60;
   $("meter").firstElementChild.style.width = `${100 * share}%`;
   $("meter").classList.toggle("loud", decibels > -1);
@@ -287,6 +292,7 @@ async function stop(why) {
   const mine = recorder;
   if (!mine) return;
   recorder = null;
+  drawing();
   const made = await mine.stop();
   show("intake");
   hide("recorder");
@@ -298,6 +304,7 @@ async function stop(why) {
 function discard() {
   recorder?.discard();
   recorder = null;
+  drawing();
   hide("recorder");
   show("intake");
   say("Discarded.");

@@ -21,14 +21,14 @@ export function hide(...ids) { for (const id of ids) $(id).hidden = true; }
 export function write(id, text) { if ($(id).textContent !== text) $(id).textContent = text; }
 
 export function clock(seconds, digits = 0) {
-  const scale = 10 ** digits, whole = Math.floor(Math.max(0, seconds) * scale + 1e-6) / scale;
+  const scale = 10 ** digits, whole = Math.floor(Math.max(0, seconds) * scale + 1e-5) / scale;
   const hours = Math.floor(whole / 3600), minutes = Math.floor((whole % 3600) / 60);
   const rest = (whole % 60).toFixed(digits).padStart(digits ? digits + 3 : 2, "0");
   return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${rest}` : `${minutes}:${rest}`;
 }
 
 export function spoken(seconds) {
-  const minutes = Math.floor(seconds / 60), rest = Number((seconds % 60).toFixed(1));
+  const tenths = Math.floor(10 * seconds + 1e-5), minutes = Math.floor(tenths / 600), rest = (tenths % 600) / 10;
   return minutes ? `${minutes} min ${Math.floor(rest)} s` : `${rest} s`;
 }
 

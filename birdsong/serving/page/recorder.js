@@ -36,7 +36,9 @@ export async function openRecorder({ mostSeconds, mostBytes, onLevel, onEnd }) {
   }
   const most = Math.min(mostSeconds * context.sampleRate, (mostBytes - 44) / 2);
   const taker = new AudioWorkletNode(context, "taker", { channelCount: 1, channelCountMode: "explicit" });
-  context.createMediaStreamSource(stream).connect(taker).connect(context.destination); // it gives silence, but is asked for it
+  const source = context.createMediaStreamSource(stream), analyser = context.createAnalyser();
+  source.connect(analyser);
+  source.connect(taker).connect(context.destination); // it gives silence, but is asked for it
   let flushed;
   taker.port.onmessage = ({ data }) => {
     if (data === null) return flushed?.();
@@ -55,6 +57,7 @@ export async function openRecorder({ mostSeconds, mostBytes, onLevel, onEnd }) {
     // Some phones filter whatever a page asks for.
     filtered: PROCESSING.some((name) => now[name] === true),
     mostSeconds: most / context.sampleRate,
+    analyser,
     discard: close,
     async stop() {
       await Promise.race([new Promise((resolve) => { flushed = resolve; taker.port.postMessage(null); }), new Promise((resolve) => setTimeout(resolve, 300))]);

@@ -11,7 +11,8 @@ const PAPER = { // from quiet to loud
 };
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
-function colours() {
+// A colour for each level from 0 to 255, as the pixels of a canvas have them.
+export function colours() {
   const steps = PAPER[dark.matches ? "dark" : "light"];
   return Uint32Array.from({ length: 256 }, (_, level) => {
     const place = (level / 255) * (steps.length - 1), low = Math.min(steps.length - 2, Math.floor(place)), share = place - low;

@@ -12,6 +12,8 @@ const hertz = (value) => 700 * (10 ** (value / 2595) - 1);
 // Height of a frequency in the picture, 0 at its foot and 1 at its top.
 export const height = (frequency) => (mel(frequency) - mel(LOW_HZ)) / (mel(HIGH_HZ) - mel(LOW_HZ));
 
+export const frequencyAt = (share) => hertz(mel(LOW_HZ) + share * (mel(HIGH_HZ) - mel(LOW_HZ)));
+
 export class Spectra {
   // Samples: mono at RATE, Float32Array.
   constructor(samples, rows) {
@@ -24,7 +26,7 @@ export class Spectra {
     this.imaginary = new Float64Array(SIZE);
     this.power = new Float64Array(SIZE / 2 + 1);
     // Edges of the rows in bins; at the foot a row is narrower than a bin.
-    this.edges = Float64Array.from({ length: rows + 1 }, (_, row) => (hertz(mel(LOW_HZ) + (row / rows) * (mel(HIGH_HZ) - mel(LOW_HZ))) * SIZE) / RATE);
+    this.edges = Float64Array.from({ length: rows + 1 }, (_, row) => (frequencyAt(row / rows) * SIZE) / RATE);
     [this.low, this.high] = this.range();
   }
 
