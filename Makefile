@@ -23,7 +23,7 @@ test: $(STAMP) ## The normal test suite (at most 12 minutes on 2 cores)
 test-long: $(STAMP) ## What takes longer; keeps the results in tests/LONG.md
 	BIRDSONG_ENGINE=optional tests/docker/run.sh $(BIN)/python tests/long.py
 
-test-browser: $(STAMP) ## The page of runs in headless Chromium (about a minute; needs chromium)
+test-browser: $(STAMP) ## The pages in headless Chromium (about three minutes; needs chromium)
 	$(BIN)/pytest -m browser
 
 test-docker: $(STAMP) ## Build the images and run the DAG in them (minutes; needs docker, or root)

@@ -86,6 +86,23 @@ def test_a_recording_can_be_thrown_away_and_ends_at_the_servers_limit(
         assert "ended at the length" in page.locator("#summary").inner_text()
 
 
+def test_a_recording_whose_server_is_gone_is_kept_to_save_or_send_later(
+    visited: Visited, listening: str, with_microphone: "Browser"
+) -> None:
+    page = visited(listening, by=with_microphone)
+    page.get_by_role("button", name="Record", exact=True).click()
+    page.locator("#elapsed", has_text="0:01").wait_for()
+    page.route("**/invocations*", lambda route: route.abort())
+    page.get_by_role("button", name="Stop and listen").click()
+    assert "The server does not answer" in told(page)
+    with page.expect_download() as download:
+        page.locator("#problem").get_by_role("link", name="Save the recording").click()
+    assert soundfile.info(download.value.path()).duration > 0.5
+    page.unroute_all()
+    page.get_by_role("button", name="Try again").click()
+    page.locator("#result").wait_for()
+
+
 def test_a_microphone_that_is_refused_or_absent_is_told_in_words(
     visited: Visited, listening: str
 ) -> None:

@@ -16,7 +16,7 @@ const LOOK_AGAIN = 5000;
 const viewport = new Viewport(), player = new Player(), spectrogram = new Spectrogram(viewport);
 const timeline = new Timeline(viewport, (start, end) => hear(start, end));
 let settings = null, under = null, recorder = null, file = null, answer = null, looking = null;
-let dragging = null, followed = true, drawing = null;
+let dragging = null, followed = true, drawing = null, lost = false;
 
 const say = (text) => write("said", text);
 
@@ -28,11 +28,12 @@ async function ask() {
     settings = await askSettings();
   } catch (error) {
     settings = null;
-    if ($("down").hidden) tell("down", error, h("button", { type: "button", onclick: ask }, "Try again"));
+    lost = true;
+    if ($("down").hidden && $("problem").hidden) tell("down", error, h("button", { type: "button", onclick: ask }, "Try again"));
     looking = setTimeout(ask, LOOK_AGAIN);
     throw error;
   }
-  if (!$("down").hidden) { hide("down"); say("The server answers again."); }
+  if (lost) { lost = false; hide("down"); say("The server answers again."); }
   write("model", [`Model ${settings.model}`, settings.version ? `version ${settings.version}` : ""].filter(Boolean).join(" "));
   const longest = settings.longest_seconds ? `, up to ${settings.longest_seconds >= 7200 ? `${Math.floor(settings.longest_seconds / 3600)} hours` : `${Math.floor(settings.longest_seconds / 60)} minutes`}` : " of any length";
   write("limits", `WAV, FLAC, OGG, MP3, or what a phone records${longest} and ${bytes(settings.largest_bytes)}.`);
@@ -48,9 +49,11 @@ function tell(place, error, ...actions) {
   show(place);
 }
 
-function failed(error, again) {
-  hide("busy");
-  tell("problem", error, again && error.again ? h("button", { type: "button", class: "primary", onclick: again }, "Try again") : null);
+function failed(error, again, recorded = false) {
+  hide("busy", "down");
+  // What was recorded here is nowhere else.
+  tell("problem", error, again && error.again ? h("button", { type: "button", class: "primary", onclick: again }, "Try again") : null,
+    recorded ? h("a", { class: "button", href: player.audio.src, download: file.name }, "Save the recording") : null);
   keepFocus($("problem").querySelector("button") || $("choose"));
 }
 
@@ -87,7 +90,7 @@ async function take(given, { note = "", recorded = false } = {}) {
     if (under !== mine) return; // another recording came
     under = null;
     if (error instanceof Cancelled) { hide("busy"); say("Cancelled."); keepFocus($("choose")); }
-    else failed(error, () => take(given, { note, recorded }));
+    else failed(error, () => take(given, { note, recorded }), recorded);
   }
 }
 
@@ -154,7 +157,6 @@ function shown(found, note, recorded) {
   $("species").hidden = $("legend").hidden = !species.length;
   timeline.load(answer, species);
   $("plot").setAttribute("aria-valuemax", String(Math.round(10 * length) / 10));
-  for (const id of ["play", "plot"]) $(id).toggleAttribute("aria-disabled", !player.usable);
   $("play").disabled = !player.usable;
   spectrogram.moved();
   moved();
@@ -361,5 +363,6 @@ addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !$("busy").hidden) $("cancel").click();
   else if (event.key === " " && event.target === document.body && !$("result").hidden) { event.preventDefault(); $("play").click(); }
 });
+addEventListener("beforeunload", (event) => { if (recorder) event.preventDefault(); });
 addEventListener("online", () => ask().catch(() => {}));
 ask().catch(() => {});

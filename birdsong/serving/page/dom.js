@@ -29,6 +29,7 @@ export function clock(seconds, digits = 0) {
 
 export function spoken(seconds) {
   const tenths = Math.floor(10 * seconds + 1e-5), minutes = Math.floor(tenths / 600), rest = (tenths % 600) / 10;
+  if (minutes >= 60) return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
   return minutes ? `${minutes} min ${Math.floor(rest)} s` : `${rest} s`;
 }
 

@@ -26,7 +26,9 @@ export async function openRecorder({ mostSeconds, mostBytes, onLevel, onEnd }) {
   }
   const context = new AudioContext(), [track] = stream.getAudioTracks(), chunks = [];
   let taken = 0, sounded = false, ended = false;
-  const close = () => { ended = true; track.onended = null; track.stop(); context.close(); };
+  // A phone that falls asleep would end the recording; where it may not be kept awake, so be it.
+  const awake = navigator.wakeLock?.request("screen").catch(() => null);
+  const close = () => { ended = true; track.onended = null; track.stop(); context.close(); awake?.then((lock) => lock?.release()); };
   try {
     await context.audioWorklet.addModule("recorder-worklet.js");
     await context.resume();

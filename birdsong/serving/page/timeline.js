@@ -16,6 +16,7 @@ export function heard(answer) {
       byCode.get(one.code).found.push({ window, probability: one.probability, start: one.frame_start_seconds, end: Math.min(one.frame_start_seconds + FRAME_SECONDS, end) });
     }
   }
+  for (const species of byCode.values()) species.windows = new Set(species.found.map((one) => one.window));
   for (const species of byCode.values()) species.best = species.found.reduce((best, one) => (one.probability > best.probability ? one : best));
   return [...byCode.values()].sort((a, b) => Math.round(100 * (b.best.probability - a.best.probability)) || a.best.start - b.best.start);
 }
@@ -81,7 +82,7 @@ export class Timeline {
     for (const window of this.answer.windows) {
       const end = window.start_seconds + window.seconds;
       if (end < viewport.start || window.start_seconds > viewport.end) continue;
-      const here = species.found.some((found) => found.window === window);
+      const here = species.windows.has(window);
       if (here) { context.fillStyle = colour("--tint"); context.fillRect(x(window.start_seconds), 0, x(end) - x(window.start_seconds), high); }
       context.fillStyle = colour(here ? "--bar" : "--quiet");
       (window.frame_scores?.[species.code] || []).forEach((score, frame) => {
