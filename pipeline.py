@@ -80,6 +80,11 @@ def birdsong(
     target: str = "local",
     tolerance: float = 0.0,
     runtime: str = "auto",
+    latency_ms: float = 0.0,
+    endpoint_name: str = "",
+    endpoint_role: str = "",
+    instance: str = "ml.m5.xlarge",
+    endpoint_options: str = "",
     seed: int = 0,
 ) -> None:
     """From labelled bird recordings to a deployed, thresholded classifier.
@@ -136,10 +141,15 @@ def birdsong(
             sagemaker://BUCKET/PREFIX.
         approval: With SageMaker, who approves a version: manual (a person) or gate.
         serve_image: With SageMaker, the image serve in ECR.
-        target: none or local: where the model is served.
+        target: none, local or sagemaker: where the model is served.
         tolerance: Largest difference between a golden recording's stored and served scores; 0 for
             what is stated for the runtime that answers.
         runtime: What computes the network where it is served; auto for the fastest admitted one.
+        latency_ms: Largest median time of an answer to a golden recording, ms; 0 for any.
+        endpoint_name: With SageMaker, the endpoint's name; empty for the model's.
+        endpoint_role: With SageMaker, ARN of the role that the container runs as.
+        instance: With SageMaker, the endpoint's instance type, or serverless.
+        endpoint_options: With SageMaker, rarer settings of the endpoint as a JSON object.
         seed: Seed of the split, the training and the bootstrap.
     """
     found = ingest(source=source, layout=layout, max_bad_share=max_bad_share, snapshot=snapshot)
@@ -235,5 +245,13 @@ def birdsong(
         register_seed=seed,
     )
     deploy(
-        version=registered.outputs["version"], target=target, tolerance=tolerance, runtime=runtime
+        version=registered.outputs["version"],
+        target=target,
+        tolerance=tolerance,
+        runtime=runtime,
+        latency_ms=latency_ms,
+        endpoint_name=endpoint_name,
+        endpoint_role=endpoint_role,
+        instance=instance,
+        endpoint_options=endpoint_options,
     )

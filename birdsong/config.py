@@ -369,9 +369,38 @@ class DeployConfig(Settings):
     ] = Field(
         default="auto", description="What computes the network; auto: the fastest admitted one"
     )
-    timeout_seconds: float = Field(
-        default=180, gt=0, description="Longest wait for the server, seconds"
+    latency_ms: float = Field(
+        default=0, ge=0, description="Largest median time of an answer, milliseconds; 0: any"
     )
+    timeout_seconds: float = Field(
+        default=180, gt=0, description="Longest wait for the server here, seconds"
+    )
+    endpoint_name: str = Field(
+        default="",
+        pattern=r"^([a-zA-Z0-9](-*[a-zA-Z0-9]){0,49})?$",
+        description="SageMaker: name of the endpoint; empty: that of the model",
+    )
+    endpoint_role: str = Field(
+        default="",
+        pattern=r"^(arn:aws[a-z-]*:iam::\d{12}:role/.+)?$",
+        description="SageMaker: ARN of the role that the container runs as",
+    )
+    instance: str = Field(
+        default="ml.m5.xlarge",
+        pattern=r"^(serverless|ml\.[a-z0-9-]+\.[a-z0-9-]+)$",
+        description="SageMaker: instance type, or serverless",
+    )
+    endpoint_options: str = Field(
+        default="", description="SageMaker: further settings as JSON, see aws/endpoint_options.py"
+    )
+
+    @field_validator("endpoint_options")
+    @classmethod
+    def _are_options(cls, text: str) -> str:
+        from birdsong.aws.endpoint_options import EndpointOptions
+
+        EndpointOptions.parse(text)
+        return text
 
 
 PROFILES: dict[str, dict[str, Any]] = {

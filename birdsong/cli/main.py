@@ -8,7 +8,20 @@ from types import FrameType
 import typer
 
 from birdsong.cli import compile as compiling
-from birdsong.cli import doctor, gc, predict, prices, rerun, run, runs, score, serve, submit, ui
+from birdsong.cli import (
+    doctor,
+    endpoint,
+    gc,
+    predict,
+    prices,
+    rerun,
+    run,
+    runs,
+    score,
+    serve,
+    submit,
+    ui,
+)
 from birdsong.errors import BirdsongError, ConfigError
 
 FAILED, USAGE, CANCELLED = 1, 2, 130
@@ -35,6 +48,7 @@ app.command("serve")(serve.serve)
 app.command("predict")(predict.predict)
 app.command("score")(score.score)
 app.command("prices")(prices.prices)
+app.add_typer(endpoint.app, name="endpoint")
 app.command("ui")(ui.ui)
 
 

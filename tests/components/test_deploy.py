@@ -161,8 +161,8 @@ def test_target_none_serves_nothing(tmp_path: Path) -> None:
     assert (found["state"], found["golden"]) == ("none", [])
 
 
-def test_sagemaker_is_refused_and_told_what_to_take(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="target=local"):
+def test_sagemaker_takes_versions_of_its_own_registry_only(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="registry=sagemaker://BUCKET/PREFIX"):
         _deploy(_version(tmp_path), tmp_path / "endpoint", target="sagemaker")
 
 

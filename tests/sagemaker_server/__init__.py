@@ -9,6 +9,7 @@
     endpoints.py  models, endpoint configurations, endpoints
     serving.py    what an endpoint runs: the program of the image `serve` as a process
     programs.py   what a job runs: the image in Docker, or the same entry point as a process
+    made_serve.py a cheap program in place of the server
     made_train.py a cheap program in place of the training
     logs.py       a job's lines in CloudWatch
     bucket.py     what SageMaker itself does with S3

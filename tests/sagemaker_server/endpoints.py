@@ -121,7 +121,7 @@ def start(server: "Server", region: str, config: str) -> Serving:
     with tarfile.open(archive) as packed:
         packed.extractall(folder, filter="data")
     archive.unlink()
-    found = Serving(folder, dict(container.get("Environment") or {}))
+    found = Serving(folder, dict(container.get("Environment") or {}), server.serves)
     found.wait()
     return found
 

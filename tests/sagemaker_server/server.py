@@ -5,7 +5,7 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,6 +16,7 @@ from sagemaker_server import endpoints, jobs, packages, tuning  # noqa: F401  # 
 from sagemaker_server.api import ACTIONS, ApiError, Json, PassOn, Store
 from sagemaker_server.faults import OWN, Faults, name_of
 from sagemaker_server.programs import Process, Program
+from sagemaker_server.serving import SERVE
 
 REGION = "us-east-1"
 BUCKET = "birdsong-test"
@@ -41,6 +42,7 @@ class Server:
         sync_seconds: Between two copies of the checkpoints to S3.
         lose_last_sync: Whether what a job wrote after the last copy is lost with its machine.
         no_capacity: Instance types that are not to be had.
+        serves: What endpoints run.
         broken_models: Names of models whose containers do not pass the health check.
         alarms: Names of alarms that go off during a deployment.
         address: http://127.0.0.1:PORT
@@ -54,6 +56,7 @@ class Server:
         self.no_capacity: set[str] = set()
         self.interruptions: list[Interruption] = []
         self.registry, self.hosting = packages.Registry(), endpoints.Hosting()
+        self.serves: Sequence[str] = SERVE
         self.broken_models: set[str] = set()
         self.alarms: set[str] = set()
         self.scratch = Path(tempfile.mkdtemp(prefix="sagemaker-server-"))

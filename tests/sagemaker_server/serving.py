@@ -9,9 +9,16 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 from sagemaker_server.programs import HERE, ROOT
+
+SERVE = (sys.executable, "-m", "birdsong.serving.server")
+"""The program of the image `serve`."""
+
+MADE_SERVE = (sys.executable, str(HERE / "made_serve.py"))
+"""A cheap program in its place."""
 
 
 class Serving:
@@ -21,7 +28,9 @@ class Serving:
         address: http://127.0.0.1:PORT
     """
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(
+        self, folder: Path, environment: dict[str, str], command: Sequence[str] = SERVE
+    ) -> None:
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             port = listener.getsockname()[1]
@@ -33,8 +42,10 @@ class Serving:
             with self.log.open("wb") as output:
                 self.process = subprocess.Popen(
                     [
-                        *(sys.executable, "-m", "birdsong.serving.server", str(folder)),
+                        *(*command, str(folder)),
                         *("--socket", str(listener.fileno()), "--stop-with-parent"),
+                        *("--runtime", environment.get("BIRDSONG_RUNTIME", "auto")),
+                        *("--version", environment.get("BIRDSONG_VERSION", "0")),
                     ],
                     stdin=subprocess.PIPE,
                     stdout=output,
