@@ -15,7 +15,7 @@ import branching_pipeline
 import peeking_pipeline
 import pytest
 from branching_pipeline import branching, contents
-from conftest import DemoRun
+from made_demo import DemoRun
 from made_engines import of_runs_folder, remove
 
 from birdsong.errors import ConfigError

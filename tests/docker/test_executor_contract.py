@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DemoRun
+from made_demo import DemoRun
 
 from birdsong.runs import arguments, graph, record, resolved
 from components import images

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from conftest import DemoRun
+from made_demo import DemoRun
 from made_features import Take, song, write_features
 
 from birdsong import artifacts

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, DemoRun
+from made_demo import ROOT, DemoRun
 
 from birdsong import artifacts
 from birdsong.runs import graph, processes, record

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from conftest import ROOT, DemoRun
+from made_demo import ROOT, DemoRun
 
 from birdsong.cli import main
 from birdsong.runs import record
