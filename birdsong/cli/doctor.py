@@ -170,7 +170,8 @@ def examine(runs: Path) -> dict[str, dict[str, object]]:
             (not docker, "Images cannot be built here without Docker."),
         ),
         "sagemaker": _missing(
-            (True, _LATER), (not aws, "No AWS credentials are set up (aws configure).")
+            (not aws, "No AWS credentials are set up (aws configure)."),
+            (not _has("sagemaker"), "sagemaker is not installed (extra cloud)."),
         ),
     }
     return {
@@ -221,8 +222,6 @@ _WAYS = {
     "kubeflow": "submit to Kubeflow Pipelines",
     "sagemaker": "train and serve on SageMaker",
 }
-_LATER = "It is not in this version."
-"""Said of the ways that birdsong has no command for, whatever this machine has."""
 
 
 def as_text(findings: Mapping[str, Mapping[str, object]]) -> str:

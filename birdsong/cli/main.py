@@ -12,6 +12,7 @@ from birdsong.cli import (
     doctor,
     endpoint,
     gc,
+    jobs,
     predict,
     prices,
     rerun,
@@ -47,6 +48,7 @@ app.command("doctor")(doctor.doctor)
 app.command("serve")(serve.serve)
 app.command("predict")(predict.predict)
 app.command("score")(score.score)
+app.command("jobs")(jobs.jobs)
 app.command("prices")(prices.prices)
 app.add_typer(endpoint.app, name="endpoint")
 app.command("ui")(ui.ui)

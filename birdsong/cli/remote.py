@@ -182,25 +182,49 @@ def resume(name: str, host: str, auth: str, cluster: Path | None, *, wait: bool,
     return watch(backend, run.id, compiled, not_yet=run.state) if wait else 0
 
 
-def stop(name: str, host: str, auth: str, cluster: Path | None) -> int:
-    """End a run of the backend and wait until it says so."""
+def stop(
+    name: str,
+    host: str,
+    auth: str,
+    cluster: Path | None,
+    region: str = "",
+    sagemaker: Path | None = None,
+) -> int:
+    """End a run of the backend and wait until it says so; then its jobs on SageMaker."""
+    from birdsong.cli.rerun import stop_jobs
+    from birdsong.kubeflow import following, rerunning
+    from birdsong.runs import elsewhere
+
+    backend = connect(host, auth, cluster)
+    found = find(backend, name)
+    try:
+        run = _end(backend, following.as_run(found))
+        typer.echo(f"Run {run.id} is {run.state}.")
+    finally:
+        # After the run, or a step that is tried again would start the next job.
+        jobs = elsewhere.of_pipeline(rerunning.pipeline_of(backend, found).pipeline)
+        if jobs or region or sagemaker:
+            stop_jobs(str(found.run_id), region or (jobs.region if jobs else ""), sagemaker)
+    return 0 if run.state in FINISHED else 1
+
+
+def _end(backend: "Api", run: Run) -> Run:
+    """Ask for the end of a run, and wait for a minute until the backend says so."""
     from birdsong.kubeflow import following
     from birdsong.kubeflow.api import UnsureError
 
-    backend = connect(host, auth, cluster)
-    run = following.as_run(find(backend, name))
-    if run.state not in FINISHED:
-        try:
-            backend.terminate(run.id)
-        except UnsureError as error:
-            _err(f"{error} Asking again.")
-            backend.terminate(run.id)  # to end what has ended is no error
-        deadline = time.monotonic() + 60
-        while run.state not in FINISHED and time.monotonic() < deadline:
-            time.sleep(float(os.environ.get("BIRDSONG_KFP_INTERVAL", "2")))
-            run = following.as_run(backend.run(run.id))
-    typer.echo(f"Run {run.id} is {run.state}.")
-    return 0 if run.state in FINISHED else 1
+    if run.state in FINISHED:
+        return run
+    try:
+        backend.terminate(run.id)
+    except UnsureError as error:
+        _err(f"{error} Asking again.")
+        backend.terminate(run.id)  # to end what has ended is no error
+    deadline = time.monotonic() + 60
+    while run.state not in FINISHED and time.monotonic() < deadline:
+        time.sleep(float(os.environ.get("BIRDSONG_KFP_INTERVAL", "2")))
+        run = following.as_run(backend.run(run.id))
+    return run
 
 
 def rerun(

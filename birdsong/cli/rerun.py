@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from birdsong.cli.jobs import Region
 from birdsong.cli.options import (
     AtHost,
     Auth,
@@ -224,20 +225,53 @@ def _start(
 def stop(
     run: RunName,
     runs: RunsFolder = Path("runs"),
+    sagemaker: SageMakerFile = None,
+    region: Region = "",
     host: AtHost = None,
     auth: Auth = "auto",
     cluster: ClusterFile = None,
 ) -> int:
     """End a run as Ctrl-C does, and wait until its record says so; with --host one of a cluster.
 
-    Ends with 0 when the run is over, with 1 when it still works after a minute.
+    Its jobs on SageMaker are stopped too, also by a machine that does not know the run: give its
+    full id with --region or --sagemaker. Ends with 0 when the run is over, with 1 when it still
+    works after a minute.
     """
     if host is not None:
         from birdsong.cli import remote
 
-        return remote.stop(run, host, auth, cluster)
-    from birdsong.runs import record, stopping
+        return remote.stop(run, host, auth, cluster, region, sagemaker)
+    from birdsong.errors import ConfigError
+    from birdsong.runs import elsewhere, record, stopping
 
-    seen = stopping.stop(record.find(runs, run))
-    typer.echo(f"Run {seen.id} is {seen.state}.")
+    asked = bool(sagemaker or region)
+    try:
+        found = record.find(runs, run)
+    except ConfigError:
+        if not asked:
+            raise
+        return stop_jobs(run, region, sagemaker)
+    settings = elsewhere.of_run(found)
+    try:
+        seen = stopping.stop(found)
+        typer.echo(f"Run {seen.id} is {seen.state}.")
+    finally:
+        # After the run, or a step that is tried again would start the next job.
+        if asked or settings is not None:
+            where = region or (settings.region if settings else "")
+            stop_jobs(found.jobs_of or found.id, where, sagemaker)
     return 1 if seen.state == record.State.RUNNING else 0
+
+
+def stop_jobs(run: str, region: str, sagemaker: Path | None) -> int:
+    """Stop the jobs of a run on SageMaker, by name and tag."""
+    from birdsong.aws import at_work
+    from birdsong.cli.jobs import connect
+
+    account, table = connect(region, sagemaker)
+    stopped = at_work.stop(account, table, run)
+    for name in stopped:
+        typer.echo(f"Stopping {name}.")
+    if not stopped:
+        typer.echo(f"No job of run {run} is at work on SageMaker in {account.region}.")
+    return 0

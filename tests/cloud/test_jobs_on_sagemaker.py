@@ -1,5 +1,6 @@
 """train as a job: started once, found again, followed, stopped; on the server of ours."""
 
+import json
 import os
 import signal
 import subprocess
@@ -596,3 +597,66 @@ def test_a_search_learns_from_an_earlier_one_and_none_starts_no_job(
     second = list(server.store.tuning.values())[-1]
     parents = second.request["WarmStartConfig"]["ParentHyperParameterTuningJobs"]
     assert parents == [{"HyperParameterTuningJobName": first.name}]
+
+
+def test_jobs_at_work_are_listed_with_what_they_cost_and_stopped_from_any_machine(
+    surroundings: dict[str, str],
+    step: Any,
+    search_step: Any,
+    server: Server,
+    inputs: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    gate = tmp_path / "gate"
+    monkeypatch.setattr(server, "program", _With(server.program, {"MADE_GATE": str(gate)}))
+    _start_jobs(search_step)
+    monkeypatch.setenv(JOBS_OF, "another")
+    _start_jobs(step)
+    assert _command(monkeypatch, "jobs") == 0
+    text = capsys.readouterr().out
+    assert "1 x ml.g5.4xlarge spot, 2.03 USD/h" in text
+    assert "Together at most 6.09 USD/h" in text  # two trials and a training
+    assert "trial of run" in text
+    assert _command(monkeypatch, "jobs", "--json", "--run", "another") == 0
+    [row] = json.loads(capsys.readouterr().out)
+    assert (row["step"], row["run"], row["trial"]) == ("train", "another", False)
+    # A job of somebody else, whose name begins in the same way, has no such tag.
+    foreign = {**server.job(row["name"]).request, "TrainingJobName": "birdsong-of-others"}
+    account().sagemaker.create_training_job(**{**foreign, "Tags": []})
+    assert _command(monkeypatch, "stop", RUN, "--region", REGION) == 0
+    text = capsys.readouterr().out
+    assert text.count("Stopping birdsong-") == 1
+    for _ in range(200):
+        if len(server.at_work) == 2:
+            break
+        time.sleep(0.05)
+    assert sorted(server.at_work) == sorted([row["name"], "birdsong-of-others"])
+    assert _command(monkeypatch, "stop", RUN, "--region", REGION) == 0
+    assert f"No job of run {RUN} is at work" in capsys.readouterr().out
+    gate.touch()
+
+
+def _start_jobs(step: Any) -> None:
+    """Let a step start its job and be gone."""
+
+    class GoneError(Exception):
+        pass
+
+    def gone(*_: Any) -> Any:
+        raise GoneError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs, "wait", gone)
+        with pytest.raises(GoneError):
+            step()
+    time.sleep(1.0)  # a search has its trials
+
+
+def _command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    from birdsong.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["birdsong", *arguments])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    return main.main()
