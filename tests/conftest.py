@@ -15,6 +15,9 @@ sys.path.insert(0, str(ROOT))
 
 from made_demo import DemoRun, run_demo  # noqa: E402
 
+# Fixtures of the server that stands for SageMaker.
+from sagemaker_server.fixtures import resolved, server, surroundings  # noqa: E402, F401
+
 
 @pytest.fixture(scope="session")
 def demo_run(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
