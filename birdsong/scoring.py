@@ -246,7 +246,8 @@ def _scored(
     """Position in `rows`, first frame and scores of each window's frames in one full batch."""
     held: list[tuple[int, int, Floats]] = []
     count = 0
-    for position, window in enumerate(_frames(features, rows)):
+    label = "score" if scorer.runtime == runtimes.REFERENCE else f"score-{scorer.runtime}"
+    for position, window in enumerate(_frames(features, rows, label)):
         first = 0
         while first < len(window):
             part = window[first : first + BATCH_FRAMES - count]
@@ -270,7 +271,7 @@ def _batch(
         start += len(frames)
 
 
-def _frames(features: "FeatureSet", rows: npt.NDArray[np.int_]) -> Iterator[Floats]:
+def _frames(features: "FeatureSet", rows: npt.NDArray[np.int_], label: str) -> Iterator[Floats]:
     """Frames of each window in order, read a little ahead while the network works."""
 
     def one(row: int) -> Floats:
@@ -279,7 +280,7 @@ def _frames(features: "FeatureSet", rows: npt.NDArray[np.int_]) -> Iterator[Floa
     ahead = 16
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         waiting = [pool.submit(one, row) for row in rows[:ahead]]
-        for number in track(range(len(rows)), len(rows), "score", "windows"):
+        for number in track(range(len(rows)), len(rows), label, "windows"):
             done = waiting.pop(0)
             if number + ahead < len(rows):
                 waiting.append(pool.submit(one, rows[number + ahead]))

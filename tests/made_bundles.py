@@ -78,6 +78,7 @@ def write_stages(
     golden_shift: float = 0.0,
     saved_model: bool = False,
     note: str = "",
+    runtimes: dict[str, float] | None = None,
 ) -> Stages:
     """Write the three artifacts; what tests vary are their arguments.
 
@@ -91,6 +92,8 @@ def write_stages(
         golden_shift: Added to their stored scores, to make them wrong.
         saved_model: Write the TensorFlow graph too (which imports TensorFlow).
         note: Goes into the model's file, so that its hash is another.
+        runtimes: Admitted runtimes beside the reference, and the threshold of all species for each;
+            their golden scores are the reference's, less a tenth.
     """
     correct = [True] * 15 + [False] * 5 if correct is None else correct
     count = len(correct)
@@ -114,24 +117,11 @@ def write_stages(
             _write_graph(made.path / "saved_model")
     inputs = {"model": stages.model}
     with artifacts.create(stages.thresholds, "thresholds", {}, inputs) as made:
-        _json(
-            made.path / "thresholds.json",
-            {
-                "target_fpr": 0.01,
-                "unit": "window of up to 60 s",
-                "pooled": {"threshold": 0.5, "negatives": 40},
-                "species": {
-                    code: {
-                        "threshold": limit,
-                        "how": "none" if limit is None else "own",
-                        "negatives": 40,
-                        "positives": 6,
-                    }
-                    for code, limit in zip(CODES, limits, strict=True)
-                },
-            },
-        )
-        _json(made.path / "calibration.json", {"method": "temperature", "temperature": 2.0})
+        _write_thresholds(made.path, limits, 2.0)
+        for number, (name, limit) in enumerate((runtimes or {}).items()):
+            place = made.path / "runtimes" / name
+            place.mkdir(parents=True)
+            _write_thresholds(place, [limit] * 3, 3.0 + number)
     with artifacts.create(stages.evaluation, "evaluation", {}, inputs) as made:
         figure = {"value": 0.75, "low": 0.55, "high": 0.9}
         _json(
@@ -152,11 +142,37 @@ def write_stages(
                 "baseline_correct": baseline,
             }
         ).to_parquet(made.path / "test_scores.parquet", index=False)
-        _write_golden(made.path / "golden", golden, golden_shift)
+        _write_golden(made.path / "golden", golden, golden_shift, list(runtimes or {}))
+        if runtimes is not None:
+            told = {
+                name: {"admitted": True, "tolerance": 0.01} for name in ("tensorflow", *runtimes)
+            }
+            _json(made.path / "runtimes.json", {"runtimes": told})
     return stages
 
 
-def _write_golden(folder: Path, count: int, shift: float) -> None:
+def _write_thresholds(folder: Path, limits: list[float | None], temperature: float) -> None:
+    _json(
+        folder / "thresholds.json",
+        {
+            "target_fpr": 0.01,
+            "unit": "window of up to 60 s",
+            "pooled": {"threshold": 0.5, "negatives": 40},
+            "species": {
+                code: {
+                    "threshold": limit,
+                    "how": "none" if limit is None else "own",
+                    "negatives": 40,
+                    "positives": 6,
+                }
+                for code, limit in zip(CODES, limits, strict=True)
+            },
+        },
+    )
+    _json(folder / "calibration.json", {"method": "temperature", "temperature": temperature})
+
+
+def _write_golden(folder: Path, count: int, shift: float, runtimes: list[str]) -> None:
     folder.mkdir()
     entries: list[dict[str, Any]] = []
     for i in range(count):
@@ -169,6 +185,7 @@ def _write_golden(folder: Path, count: int, shift: float) -> None:
                 "file": f"{i}.flac",
                 "label": CODES[i % 3],
                 "scores": [max(0.0, float(score) - shift) for score in scores],
+                "runtimes": {name: [0.9 * float(score) for score in scores] for name in runtimes},
             }
         )
     _json(folder / "golden.json", entries)

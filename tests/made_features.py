@@ -80,7 +80,9 @@ def write_untrained_model(path: Path, codes: Sequence[str]) -> Path:
     return write_model(path, codes, lambda folder: export(network, FRONT_ENDS["small"], folder))
 
 
-def exported_model(path: Path, codes: Sequence[str]) -> Path:
+def exported_model(
+    path: Path, codes: Sequence[str], plain: baseline.Baseline | None = None
+) -> Path:
     """The same for every runtime, each of them admitted that runs here."""
     from birdsong import runtime_export
     from birdsong.config import RuntimeConfig
@@ -103,7 +105,7 @@ def exported_model(path: Path, codes: Sequence[str]) -> Path:
             folder.parent, network, FRONT_ENDS["small"], development, config, 0
         )
 
-    return write_model(path, codes, write)
+    return write_model(path, codes, write, plain)
 
 
 def untrained_network(codes: Sequence[str]) -> Any:

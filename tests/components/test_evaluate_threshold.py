@@ -9,14 +9,15 @@ import pytest
 import soundfile
 from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Metrics, Model
 from made_bundles import CODES, TONES_HZ
-from made_features import Take, song, write_features, write_model
+from made_features import Take, exported_model, song, write_features, write_model
 
-from birdsong import artifacts, audio, baseline
+from birdsong import artifacts, audio, baseline, runtimes
 from birdsong.config import FeatureConfig
 from birdsong.errors import DataError
 from birdsong.evaluation import pick_golden
+from birdsong.features import FeatureSet
 from birdsong.golden import read_golden
-from birdsong.scoring import Scorer
+from birdsong.scoring import Scorer, score_windows
 from components.evaluate_threshold import evaluate_threshold
 
 
@@ -108,6 +109,58 @@ def test_the_stage_writes_what_register_and_deploy_read(places: Places) -> None:
     assert json.dumps(curves, allow_nan=False)
     assert len(curves["confidenceMetrics"]) <= 200
     assert "Bird" in (places.out / "report.html").read_text()
+
+
+def test_each_admitted_runtime_gets_thresholds_and_figures_from_its_own_scores(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    place = tmp_path_factory.mktemp("runtimes")
+    development = write_features(place / "plain", CODES, _takes(12, 0))
+    plain = baseline.fit(development, range(12))
+    model = exported_model(place / "model", CODES, plain)
+    refused = runtimes.table(model)
+    refused["onnx"] |= {"admitted": False, "reason": "Its top species differs."}
+    artifacts.write_json(model / runtimes.TABLE, {"runtimes": refused})
+    write_features(place / "calibration", CODES, _takes(60, 100))
+    write_features(place / "test", CODES, _takes(24, 1000))
+    places = Places(model, place / "calibration", place / "test", place / "out")
+    places.run()
+
+    table = runtimes.table(places.out / "evaluation")
+    usable = [name for name in runtimes.admitted(model) if not runtimes.lacking(name)]
+    assert "openvino-fp32" in usable
+    assert [name for name in table if table[name]["admitted"]] == ["tensorflow", *usable[:-1]]
+    assert table["onnx"]["reason"] == "Its top species differs."
+    assert not (places.out / "thresholds/runtimes/onnx").exists()
+    for name in usable[:-1]:
+        chosen, fitted = (
+            artifacts.read_json(places.out / "thresholds/runtimes" / name / f"{file}.json")
+            for file in ("thresholds", "calibration")
+        )
+        scorer = Scorer(model, name)
+        scores = score_windows(scorer, FeatureSet(places.calibration))
+        labels = scores.index["label"].to_numpy()
+        # The threshold is one of the runtime's own scores, and keeps the rate on them.
+        for column, code in enumerate(CODES):
+            threshold = chosen["species"][code]["threshold"]
+            assert np.abs(scores.scores[:, column] - threshold).min() < 1e-6
+            without = scores.scores[labels != code, column]
+            assert (without > threshold + 1e-6).mean() <= 0.05
+        assert fitted["temperature"] > 0
+        assert set(table[name]["test"]) == {"accuracy", "false_positive_rate", "recall", "ece"}
+        assert table[name]["tolerance"] == runtimes.RUNTIMES[name].tolerance
+        for one in read_golden(places.out / "evaluation/golden", CODES, name):
+            (window,) = audio.windows(one.file, FeatureConfig())
+            stored = [one.scores[code] for code in CODES]
+            assert np.abs(scorer.window(window.samples) - stored).max() < 1e-5
+    reference = artifacts.read_json(places.out / "evaluation/metrics.json")
+    figures = table["tensorflow"]["test"]
+    assert figures["accuracy"] == pytest.approx(reference["network"]["accuracy"]["value"])
+    for name in ("false_positive_rate", "recall"):
+        assert figures[name] == pytest.approx(reference["false_positives"][name]["value"])
+    # In float32 nothing changes but the last bits.
+    assert table["openvino-fp32"]["test"]["recall"] == pytest.approx(figures["recall"], abs=0.05)
+    assert "openvino-fp32" in (places.out / "report.html").read_text()
 
 
 def test_a_promise_that_the_recordings_cannot_keep_is_not_made(places: Places) -> None:

@@ -9,7 +9,8 @@ from made_bundles import CODES, Stages, write_stages
 
 from birdsong import artifacts
 from birdsong.bundle import bundle_sha256, read_bundle, verify_bundle, write_bundle
-from birdsong.errors import DataError
+from birdsong.errors import ConfigError, DataError
+from birdsong.golden import read_golden
 
 
 @pytest.fixture
@@ -66,6 +67,48 @@ def test_a_bundle_gives_species_thresholds_and_settings(tmp_path: Path) -> None:
     assert read.sha256 == bundle_sha256(tmp_path / "bundle")
 
 
+def test_each_admitted_runtime_has_its_own_thresholds_calibration_and_golden_scores(
+    tmp_path: Path,
+) -> None:
+    stages = write_stages(tmp_path / "run", runtimes={"onnx": 0.4, "openvino-int8": 0.3})
+    _write(tmp_path / "bundle", stages)
+    verify_bundle(tmp_path / "bundle")
+    read = {name: read_bundle(tmp_path / "bundle", name) for name in ("onnx", "openvino-int8")}
+    assert read_bundle(tmp_path / "bundle").runtime == "tensorflow"
+    assert read_bundle(tmp_path / "bundle").species[0].threshold == 0.5
+    assert [species.threshold for species in read["onnx"].species] == [0.4] * 3
+    assert [species.threshold for species in read["openvino-int8"].species] == [0.3] * 3
+    assert [one.calibration.temperature for one in read.values()] == [3.0, 4.0]
+    assert [one.runtime for one in read.values()] == list(read)
+    assert len({one.sha256 for one in read.values()}) == 1
+    golden = [
+        read_golden(tmp_path / "bundle/golden", CODES, name)[0].scores
+        for name in ("tensorflow", "onnx")
+    ]
+    assert golden[1] == {code: pytest.approx(0.9 * score) for code, score in golden[0].items()}
+    card = (tmp_path / "bundle/model_card.md").read_text(encoding="utf-8")
+    assert "| openvino-int8 | yes |" in card
+    assert "The thresholds above are TensorFlow's" in card
+
+
+def test_a_runtime_that_a_bundle_does_not_hold_is_refused(tmp_path: Path) -> None:
+    stages = write_stages(tmp_path / "run", runtimes={"onnx": 0.4})
+    _write(tmp_path / "bundle", stages)
+    with pytest.raises(ConfigError, match=r"no thresholds for runtime openvino-bf16.*onnx, tens"):
+        read_bundle(tmp_path / "bundle", "openvino-bf16")
+    with pytest.raises(ConfigError, match="'fastest' is not known"):
+        read_bundle(tmp_path / "bundle", "fastest")
+
+
+def test_a_bundle_is_not_made_where_thresholds_of_an_admitted_runtime_are_missing(
+    tmp_path: Path,
+) -> None:
+    stages = write_stages(tmp_path / "run", runtimes={"onnx": 0.4})
+    shutil.rmtree(stages.thresholds / "runtimes")
+    with pytest.raises(DataError, match=r"runtimes/onnx/.*missing"):
+        _write(tmp_path / "bundle", stages)
+
+
 @pytest.mark.parametrize(
     "name", ["model/weights.weights.h5", "golden/1.flac", "thresholds.json", "model_card.md"]
 )
@@ -103,6 +146,9 @@ def test_a_folder_that_is_no_bundle_says_where_bundles_are(tmp_path: Path) -> No
         read_bundle(tmp_path / "absent")
     (tmp_path / "bundle.json").write_text('{"version": 99, "files": {}}')
     with pytest.raises(DataError, match="layout version 99"):
+        read_bundle(tmp_path)
+    (tmp_path / "bundle.json").write_text('{"version": 1, "files": {}}')
+    with pytest.raises(DataError, match=r"layout version 1, this birdsong reads 2\. Run the pipe"):
         read_bundle(tmp_path)
 
 

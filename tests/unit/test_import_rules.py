@@ -77,6 +77,18 @@ def test_only_the_registry_imports_mlflow_and_only_runs_and_commands_import_kfp(
         assert file.parent.name == "kubeflow"
 
 
+@pytest.mark.parametrize("file", SOURCES, ids=name_of)
+def test_each_runtime_is_imported_in_one_place(file: Path) -> None:
+    """openvino and nncf only where their telemetry is kept out."""
+    packages = imported(file)
+    if packages & {"openvino", "nncf", "openvino_telemetry"}:
+        assert file.name == "openvino_setup.py"
+    if "onnxruntime" in packages:
+        assert file.name == "runtimes.py"
+    if packages & {"tf2onnx", "onnx"}:
+        assert file.name == "runtime_export.py"
+
+
 def test_importing_the_data_stages_loads_no_tensorflow_and_no_kfp() -> None:
     modules = ["recordings", "storage", "demo_data", "splits", "audio", "features", "preview"]
     code = "\n".join(f"import birdsong.{name}" for name in modules)
