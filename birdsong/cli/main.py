@@ -13,6 +13,7 @@ from birdsong.cli import (
     endpoint,
     gc,
     jobs,
+    permissions,
     predict,
     prices,
     rerun,
@@ -50,6 +51,7 @@ app.command("predict")(predict.predict)
 app.command("score")(score.score)
 app.command("jobs")(jobs.jobs)
 app.command("prices")(prices.prices)
+app.command("permissions")(permissions.permissions)
 app.add_typer(endpoint.app, name="endpoint")
 app.command("ui")(ui.ui)
 
