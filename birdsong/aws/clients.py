@@ -41,7 +41,8 @@ class Account:
         self.region: str = self._session.region_name
         self.patience = patience
 
-    def _client(self, service: str) -> Any:
+    def client(self, service: str) -> Any:
+        """A client of a service, as boto3 names it."""
         from botocore.config import Config
 
         config = Config(
@@ -59,22 +60,22 @@ class Account:
     @cached_property
     def sagemaker(self) -> Any:
         """Client of SageMaker."""
-        return self._client("sagemaker")
+        return self.client("sagemaker")
 
     @cached_property
     def logs(self) -> Any:
         """Client of CloudWatch logs."""
-        return self._client("logs")
+        return self.client("logs")
 
     @cached_property
     def s3(self) -> Any:
         """Client of S3."""
-        return self._client("s3")
+        return self.client("s3")
 
     @cached_property
     def quotas(self) -> Any:
         """Client of Service Quotas."""
-        return self._client("service-quotas")
+        return self.client("service-quotas")
 
     def ask(self, what: str, question: Callable[[], T]) -> T:
         """Ask something that changes nothing, again and again where that can help.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from birdsong.aws import calls
+from birdsong.aws import calls, refusals
 from birdsong.errors import ConfigError, DataError, UnreachableError
 
 CHANGING = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
@@ -102,7 +102,7 @@ class Endpoint:
             found: dict[str, Any] = getattr(self._client, call)(**names)
             return found
         except Exception as error:
-            if calls.is_absent(error):
+            if refusals.is_absent(error):
                 return None
             raise
 
@@ -224,7 +224,7 @@ class Endpoint:
             self._client.update_endpoint(EndpointName=self.name, EndpointConfigName=config, **given)
         except Exception as error:
             # Our own first try was carried out and its answer lost: it is updating already.
-            if calls.code_of(error) != "ValidationException":
+            if refusals.code_of(error) != "ValidationException":
                 raise
             now = self.describe()
             if now is None:
@@ -321,7 +321,7 @@ class Endpoint:
         try:
             getattr(self._client, call)(**names)
         except Exception as error:
-            if calls.is_absent(error):  # also our own first try, whose answer was lost
+            if refusals.is_absent(error):  # also our own first try, whose answer was lost
                 return
             if call == "delete_endpoint":
                 now = self.describe()
@@ -347,10 +347,10 @@ class Endpoint:
                 CustomAttributes="scores=all",
             )
         except Exception as error:
-            if calls.code_of(error) == "ModelError":
+            if refusals.code_of(error) == "ModelError":
                 raise EndpointError(
                     f"The endpoint {self.name} refuses a golden recording: "
-                    f"{calls.message_of(error)[:500]}"
+                    f"{refusals.text_of(error)[:500]}"
                 ) from error
             raise
         body: bytes = answer["Body"].read()

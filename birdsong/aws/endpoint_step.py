@@ -124,7 +124,7 @@ def deploy(folder: Path, version: Mapping[str, Any], config: DeployConfig) -> di
         )
     region = arn.split(":")[3]
     name = config.endpoint_name or str(version["name"])
-    with calls.told(f"The endpoint {name} in {region}"):
+    with calls.told(f"The endpoint {name} in {region}", region):
         return _deploy(folder, version, config, arn, region, name)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from birdsong import artifacts, bundle, bundle_cache, gates
-from birdsong.aws import calls
+from birdsong.aws import calls, refusals
 from birdsong.aws.registry_place import BucketPlace
 from birdsong.config import RegisterConfig
 from birdsong.errors import ConfigError, DataError
@@ -56,7 +56,7 @@ class PackageShelf:
                 for entry in page["ModelPackageSummaryList"]
             ]
         except Exception as error:
-            if calls.is_absent(error):
+            if refusals.is_absent(error):
                 return []
             raise
         found.sort(key=lambda version: -version.version)
@@ -166,7 +166,7 @@ class PackageShelf:
             self._sagemaker.describe_model_package_group(ModelPackageGroupName=name)
             return
         except Exception as error:
-            if not calls.is_absent(error):
+            if not refusals.is_absent(error):
                 raise
         try:
             self._sagemaker.create_model_package_group(
@@ -195,7 +195,7 @@ class PackageShelf:
             print(f"The bundle is already at {uri}.")
             return uri
         except Exception as error:
-            if not calls.is_absent(error):
+            if not refusals.is_absent(error):
                 raise
         with tempfile.TemporaryDirectory() as aside:
             packed = Path(aside) / "model.tar.gz"

@@ -9,7 +9,6 @@ import pytest
 from kfp.dsl import Artifact, Metrics
 from made_bundles import write_stages
 from sagemaker_server.faults import KINDS
-from sagemaker_server.fixtures import resolved, server, surroundings  # noqa: F401
 from sagemaker_server.server import BUCKET, REGION, Server
 from sagemaker_server.serving import MADE_SERVE
 
@@ -31,8 +30,8 @@ SETTINGS = {"target": "sagemaker", "endpoint_role": ROLE}
 
 @pytest.fixture(autouse=True)
 def _aws(
-    server: Server,  # noqa: F811
-    surroundings: dict[str, str],  # noqa: F811
+    server: Server,
+    surroundings: dict[str, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[None]:
@@ -40,7 +39,7 @@ def _aws(
         if name != "PYTHONPATH":
             monkeypatch.setenv(name, value)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(calls, "READ_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setenv("BIRDSONG_AWS_TIMEOUT", "1")
     monkeypatch.setattr(endpoint, "POLL_SECONDS", 0.02)
     server.serves = MADE_SERVE
     yield
@@ -69,7 +68,7 @@ def _deploy(version: Path, out: Path, **more: Any) -> dict[str, Any]:
     return found
 
 
-def _names(server: Server) -> tuple[set[str], set[str], set[str]]:  # noqa: F811
+def _names(server: Server) -> tuple[set[str], set[str], set[str]]:
     """Endpoints, configurations and models that there are."""
     hosting = server.hosting
     return (
@@ -81,7 +80,7 @@ def _names(server: Server) -> tuple[set[str], set[str], set[str]]:  # noqa: F811
 
 def test_a_version_is_deployed_checked_and_left_alone_when_nothing_changed(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
 ) -> None:
     version = _version(tmp_path / "a")
     first = _deploy(version, tmp_path / "e1")
@@ -100,7 +99,7 @@ def test_a_version_is_deployed_checked_and_left_alone_when_nothing_changed(
 
 def test_a_pending_version_is_passed_over_until_somebody_approves_it(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
 ) -> None:
     version = _version(tmp_path / "a", approval="manual")
     found = _deploy(version, tmp_path / "e1")
@@ -116,7 +115,7 @@ def test_a_pending_version_is_passed_over_until_somebody_approves_it(
 
 def test_updates_keep_the_last_two_configurations_and_a_rollback_exchanges_them(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -152,7 +151,7 @@ def test_updates_keep_the_last_two_configurations_and_a_rollback_exchanges_them(
 
 def test_a_model_that_scores_otherwise_is_rolled_back_and_the_step_fails_with_the_comparison(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
 ) -> None:
     good = _deploy(_version(tmp_path / "a"), tmp_path / "e1")
     before = _names(server)
@@ -166,7 +165,7 @@ def test_a_model_that_scores_otherwise_is_rolled_back_and_the_step_fails_with_th
 
 def test_a_first_model_that_scores_otherwise_leaves_no_endpoint(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
 ) -> None:
     with pytest.raises(GateError, match="nothing to go back to, so it was deleted"):
         _deploy(_version(tmp_path / "a", note="bad"), tmp_path / "e")
@@ -175,7 +174,7 @@ def test_a_first_model_that_scores_otherwise_leaves_no_endpoint(
 
 def test_a_model_that_answers_too_slowly_is_rolled_back(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
 ) -> None:
     good = _deploy(_version(tmp_path / "a"), tmp_path / "e1", latency_ms=5000)
     with pytest.raises(GateError, match=r"median answer took \d+ ms, the budget is 150 ms"):
@@ -185,7 +184,7 @@ def test_a_model_that_answers_too_slowly_is_rolled_back(
 
 def test_a_container_that_does_not_start_keeps_the_old_one_though_the_state_is_in_service(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
 ) -> None:
     _deploy(_version(tmp_path / "a"), tmp_path / "e1")
     before = _names(server)
@@ -197,7 +196,7 @@ def test_a_container_that_does_not_start_keeps_the_old_one_though_the_state_is_i
 
 def test_an_endpoint_that_failed_when_it_was_made_is_made_anew(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
 ) -> None:
     with pytest.raises(DataError, match=r"is Failed: .*ping health check"):
         _deploy(_version(tmp_path / "a", note="crash"), tmp_path / "e1")
@@ -208,7 +207,7 @@ def test_an_endpoint_that_failed_when_it_was_made_is_made_anew(
 
 def test_an_alarm_during_an_update_keeps_the_old_configuration(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
 ) -> None:
     options = json.dumps({"alarms": ["birds-5xx"], "bake_minutes": 1})
     good = _deploy(_version(tmp_path / "a"), tmp_path / "e1", endpoint_options=options)
@@ -225,7 +224,7 @@ def test_an_alarm_during_an_update_keeps_the_old_configuration(
 
 def test_a_serverless_endpoint_gets_memory_and_no_instances(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
 ) -> None:
     options = json.dumps({"memory_mb": 3072, "concurrency": 2})
     _deploy(
@@ -239,7 +238,7 @@ def test_a_serverless_endpoint_gets_memory_and_no_instances(
 
 def test_keys_private_subnets_and_capture_reach_the_requests(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
 ) -> None:
     options = {
         "kms_key": "alias/birds",
@@ -274,7 +273,7 @@ def test_keys_private_subnets_and_capture_reach_the_requests(
 )
 def test_settings_that_do_not_fit_are_refused_before_anything_is_made(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
     settings: dict[str, Any],
     told: str,
 ) -> None:
@@ -308,7 +307,7 @@ def _faults(actions: tuple[str, ...]) -> list[Any]:
 @pytest.mark.parametrize(("action", "kind"), _faults(FIRST))
 def test_a_failure_of_any_call_of_a_first_deploy_leaves_one_endpoint(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
     action: str,
     kind: str,
 ) -> None:
@@ -323,7 +322,7 @@ def test_a_failure_of_any_call_of_a_first_deploy_leaves_one_endpoint(
 @pytest.mark.parametrize(("action", "kind"), _faults(THIRD))
 def test_a_failure_of_any_call_of_an_update_leaves_two_configurations(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
     action: str,
     kind: str,
 ) -> None:
@@ -343,7 +342,7 @@ def test_a_failure_of_any_call_of_an_update_leaves_two_configurations(
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_failure_of_deleting_leaves_nothing(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
     kind: str,
 ) -> None:
     _deploy(_version(tmp_path / "a"), tmp_path / "e")
@@ -357,7 +356,7 @@ def test_a_failure_of_deleting_leaves_nothing(
 @pytest.mark.parametrize("dies_at", ["CreateModel", "CreateEndpoint", "UpdateEndpoint"])
 def test_a_kill_of_the_step_anywhere_is_gone_on_from_by_the_next_attempt(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
     dies_at: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -383,7 +382,7 @@ def test_a_kill_of_the_step_anywhere_is_gone_on_from_by_the_next_attempt(
 @pytest.mark.slow
 def test_the_real_server_answers_on_an_endpoint_as_it_was_measured(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
 ) -> None:
     from sagemaker_server.serving import SERVE
 

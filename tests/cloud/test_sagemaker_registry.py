@@ -8,13 +8,12 @@ import pytest
 from kfp.dsl import Artifact, Metrics, Model
 from made_bundles import Stages, write_stages
 from sagemaker_server.faults import KINDS
-from sagemaker_server.fixtures import resolved, server, surroundings  # noqa: F401
 from sagemaker_server.server import BUCKET, REGION, Server
 
 from birdsong import artifacts
 from birdsong.aws import calls
 from birdsong.config import RegisterConfig
-from birdsong.errors import ConfigError, StorageError
+from birdsong.errors import ConfigError, RefusedError
 from birdsong.registry import fetch, list_versions
 from components.register import register
 
@@ -26,7 +25,7 @@ IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/birdsong-python-serve:abc"
 
 @pytest.fixture(autouse=True)
 def _aws(
-    surroundings: dict[str, str],  # noqa: F811
+    surroundings: dict[str, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -34,7 +33,7 @@ def _aws(
         if name != "PYTHONPATH":
             monkeypatch.setenv(name, value)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(calls, "READ_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setenv("BIRDSONG_AWS_TIMEOUT", "1")
 
 
 def _register(stages: Stages, out: Path, **more: Any) -> dict[str, Any]:
@@ -51,13 +50,13 @@ def _register(stages: Stages, out: Path, **more: Any) -> dict[str, Any]:
     return found
 
 
-def _packages(server: Server) -> list[dict[str, Any]]:  # noqa: F811
+def _packages(server: Server) -> list[dict[str, Any]]:
     return list(server.registry.packages.values())
 
 
 def test_a_version_waits_for_a_persons_approval_and_carries_its_lineage(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
 ) -> None:
     found = _register(write_stages(tmp_path / "a"), tmp_path / "out/version")
     (package,) = _packages(server)
@@ -84,7 +83,7 @@ def test_the_gate_approves_where_a_parameter_allows_it(tmp_path: Path) -> None:
 
 def test_a_refused_model_is_a_rejected_package_with_the_reason(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
 ) -> None:
     stages = write_stages(tmp_path / "a", thresholds=[None, None, None])
     found = _register(stages, tmp_path / "v", gate="baseline", approval="gate")
@@ -97,7 +96,7 @@ def test_a_refused_model_is_a_rejected_package_with_the_reason(
 
 def test_the_same_bundle_is_the_same_version_and_uploaded_once(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
 ) -> None:
     stages = write_stages(tmp_path / "a")
     first = _register(stages, tmp_path / "v1")
@@ -110,7 +109,7 @@ def test_the_same_bundle_is_the_same_version_and_uploaded_once(
 
 def test_two_racing_registrations_make_one_version(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
 ) -> None:
     stages = write_stages(tmp_path / "a")
     gate, found = threading.Barrier(2), []
@@ -171,7 +170,7 @@ FAULTS = [
 @pytest.mark.parametrize(("action", "kind"), FAULTS)
 def test_a_failure_of_any_call_leaves_one_version_and_one_group(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
     action: str,
     kind: str,
 ) -> None:
@@ -186,10 +185,10 @@ def test_a_failure_of_any_call_leaves_one_version_and_one_group(
 
 def test_a_call_that_fails_for_good_says_what_to_do_and_leaves_no_output(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
 ) -> None:
     server.faults.add("CreateModelPackage", "AccessDeniedException", message="no", times=20)
-    with pytest.raises(StorageError, match=r"CreateModelPackage.*policies/pipeline\.json"):
+    with pytest.raises(RefusedError, match=r"CreateModelPackage.*birdsong/aws/policies"):
         _register(write_stages(tmp_path / "a"), tmp_path / "v")
     assert not (tmp_path / "v").exists()
     server.faults.clear()
@@ -198,13 +197,13 @@ def test_a_call_that_fails_for_good_says_what_to_do_and_leaves_no_output(
 
 def test_an_absent_bucket_and_expired_credentials_are_told_in_plain_words(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
 ) -> None:
     stages = write_stages(tmp_path / "a")
     with pytest.raises(ConfigError, match="the bucket does not exist"):
         _register(stages, tmp_path / "v", registry="sagemaker://nobody-has-this/x")
     server.faults.add("ListModelPackages", "ExpiredTokenException", message="The token expired")
-    with pytest.raises(StorageError, match="credentials have expired"):
+    with pytest.raises(RefusedError, match="no longer valid"):
         _register(stages, tmp_path / "v")
 
 
@@ -220,7 +219,7 @@ def test_an_absent_bucket_and_expired_credentials_are_told_in_plain_words(
 )
 def test_an_address_that_cannot_be_read_is_refused_before_anything_is_asked(
     tmp_path: Path,
-    server: Server,  # noqa: F811
+    server: Server,
     registry: str,
 ) -> None:
     with pytest.raises(ConfigError, match="sagemaker://BUCKET/PREFIX"):
