@@ -16,7 +16,15 @@ sys.path.insert(0, str(ROOT))
 from made_demo import DemoRun, run_demo  # noqa: E402
 
 # Fixtures of the server that stands for SageMaker.
-from sagemaker_server.fixtures import resolved, server, surroundings  # noqa: E402, F401
+from sagemaker_server.fixtures import (  # noqa: E402, F401
+    in_step,
+    job_inputs,
+    resolved,
+    search_step,
+    server,
+    step,
+    surroundings,
+)
 
 
 @pytest.fixture(scope="session")

@@ -11,69 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_features import Take, song, write_features
-from sagemaker_server.server import BUCKET, REGION, Server
+from made_jobs import CONFIG, RUN, With, settings
+from sagemaker_server.server import REGION, Server
 
 from birdsong import artifacts, hyperparameters
-from birdsong.aws import jobs, names, train_step, tune_step
+from birdsong.aws import jobs, names
 from birdsong.aws.cancelling import Guard
 from birdsong.aws.clients import Account
-from birdsong.aws.settings import JOBS_OF, VARIABLE, JobSettings
-from birdsong.config import Hyperparameters, TrainConfig, TuneConfig
+from birdsong.aws.settings import JOBS_OF, VARIABLE
+from birdsong.config import TrainConfig
 from birdsong.errors import BirdsongError, ConfigError, JobError, RefusedError, UnreachableError
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-
-RUN = "20260101-000000-abcd"
-ROLE = "arn:aws:iam::123456789012:role/birdsong-job"
-CONFIG = TrainConfig(backbone="tiny", weights="none", front_end="small", epochs=3)
-
-
-def settings(**more: Any) -> JobSettings:
-    values = {"role": ROLE, "place": f"s3://{BUCKET}/birds", "image": "train:test"}
-    return JobSettings(**{**values, **more})
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A small development artifact, and one of tune."""
-    folder = tmp_path_factory.mktemp("inputs")
-    takes = [
-        Take(code, [song(hertz, 2, seed=n)], part="validation" if n == 2 else "train")
-        for code, hertz in (("low", 700.0), ("high", 5000.0))
-        for n in range(3)
-    ]
-    write_features(folder / "development", ["low", "high"], takes)
-    with artifacts.create(folder / "tuned", "hyperparameters", {}) as made:
-        artifacts.write_json(made.path / hyperparameters.FILE, Hyperparameters().model_dump())
-    return {"development": folder / "development", "hyperparameters": folder / "tuned"}
-
-
-@pytest.fixture
-def step(
-    monkeypatch: pytest.MonkeyPatch,
-    surroundings: dict[str, str],
-    inputs: dict[str, Path],
-    tmp_path: Path,
-) -> Any:
-    """The step train in this process: a function that takes settings of the jobs."""
-    for name, value in surroundings.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("BIRDSONG_SAGEMAKER_INTERVAL", "0.1")
-    monkeypatch.setenv("BIRDSONG_AWS_TIMEOUT", "1")
-    monkeypatch.setenv(JOBS_OF, RUN)
-
-    def train(**more: Any) -> dict[str, float]:
-        monkeypatch.setenv(VARIABLE, settings(**more).model_dump_json())
-        return train_step.train(
-            inputs["development"],
-            inputs["hyperparameters"],
-            tmp_path / "out" / "model",
-            tmp_path / "out" / "history.html",
-            CONFIG,
-        )
-
-    return train
 
 
 def account() -> Account:
@@ -152,7 +101,7 @@ def test_a_failure_is_told_with_its_reason_its_last_lines_and_the_way_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     made = server.program
-    monkeypatch.setattr(server, "program", _With(made, {"MADE_FAIL": "1e-9"}))
+    monkeypatch.setattr(server, "program", With(made, {"MADE_FAIL": "1e-9"}))
     with pytest.raises(JobError) as caught:
         step()
     text = str(caught.value)
@@ -167,22 +116,12 @@ def test_a_failure_is_told_with_its_reason_its_last_lines_and_the_way_on(
     assert len(places) == 1, "the second attempt must find the checkpoints of the first"
 
 
-class _With:
-    """A program with more in its environment."""
-
-    def __init__(self, program: Any, more: dict[str, str]) -> None:
-        self._program, self._more = program, more
-
-    def start(self, image: str, root: Path, environment: Any) -> Any:
-        return self._program.start(image, root, {**environment, **self._more})
-
-
 def test_attempts_come_to_an_end(
     step: Any,
     server: Server,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server, "program", _With(server.program, {"MADE_FAIL": "1e-9"}))
+    monkeypatch.setattr(server, "program", With(server.program, {"MADE_FAIL": "1e-9"}))
     for _ in range(2):
         with pytest.raises(JobError, match="it went wrong"):
             step(attempts=2)
@@ -196,7 +135,7 @@ def test_a_stopping_job_is_waited_out_and_the_next_attempt_follows_at_once(
     server: Server,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server, "program", _With(server.program, {"MADE_SECONDS": "0.5"}))
+    monkeypatch.setattr(server, "program", With(server.program, {"MADE_SECONDS": "0.5"}))
     stopped = threading.Event()
 
     def stop_first() -> None:
@@ -382,7 +321,7 @@ def test_a_job_at_its_longest_run_time_is_told_as_such(
     server: Server,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server, "program", _With(server.program, {"MADE_SECONDS": "60"}))
+    monkeypatch.setattr(server, "program", With(server.program, {"MADE_SECONDS": "60"}))
     monkeypatch.setattr("birdsong.aws.training_request.math.ceil", lambda value: 1)
     with pytest.raises(JobError, match=r"(?s)longest run time .*Raise that limit"):
         step()
@@ -461,13 +400,13 @@ def _until_it_trains(server: Server) -> None:
 def test_a_cancelled_step_stops_its_job_or_leaves_it_as_told(
     surroundings: dict[str, str],
     server: Server,
-    inputs: dict[str, Path],
+    job_inputs: dict[str, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     on_cancel: str,
 ) -> None:
-    monkeypatch.setattr(server, "program", _With(server.program, {"MADE_SECONDS": "20"}))
-    process = _start(surroundings, inputs, tmp_path, on_cancel=on_cancel)
+    monkeypatch.setattr(server, "program", With(server.program, {"MADE_SECONDS": "20"}))
+    process = _start(surroundings, job_inputs, tmp_path, on_cancel=on_cancel)
     _until_it_trains(server)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=30)
@@ -486,18 +425,18 @@ def test_a_cancelled_step_stops_its_job_or_leaves_it_as_told(
 def test_a_killed_step_finds_its_job_again_so_that_there_is_exactly_one(
     surroundings: dict[str, str],
     server: Server,
-    inputs: dict[str, Path],
+    job_inputs: dict[str, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gate = tmp_path / "gate"
-    monkeypatch.setattr(server, "program", _With(server.program, {"MADE_GATE": str(gate)}))
-    process = _start(surroundings, inputs, tmp_path)
+    monkeypatch.setattr(server, "program", With(server.program, {"MADE_GATE": str(gate)}))
+    process = _start(surroundings, job_inputs, tmp_path)
     _until_it_trains(server)
     process.kill()
     process.communicate()
     assert server.at_work == server.names
-    again = _start(surroundings, inputs, tmp_path)
+    again = _start(surroundings, job_inputs, tmp_path)
     output = ""
     while f"found the training job {server.names[0]} (InProgress)" not in output:
         assert again.stdout is not None
@@ -513,26 +452,6 @@ def test_a_killed_step_finds_its_job_again_so_that_there_is_exactly_one(
     assert artifacts.verify(tmp_path / "model").kind == "model"
 
 
-@pytest.fixture
-def search_step(
-    step: Any, monkeypatch: pytest.MonkeyPatch, inputs: dict[str, Path], tmp_path: Path
-) -> Any:
-    """The step tune in this process: a function of settings of the jobs, trials and the space."""
-
-    def tune(trials: int = 4, space: str = "", **more: Any) -> dict[str, float]:
-        monkeypatch.setenv(VARIABLE, settings(**more).model_dump_json())
-        return tune_step.tune(
-            inputs["development"],
-            tmp_path / "out" / "hyperparameters",
-            tmp_path / "out" / "trials.html",
-            TuneConfig(trials=trials, epochs=2, workers=2, space=space),
-            CONFIG,
-            Hyperparameters(),
-        )
-
-    return tune
-
-
 def test_a_search_gives_the_best_values_and_the_page_though_one_trial_fails(
     search_step: Any,
     server: Server,
@@ -540,7 +459,7 @@ def test_a_search_gives_the_best_values_and_the_page_though_one_trial_fails(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(server, "program", _With(server.program, {"MADE_FAIL": "0.0001"}))
+    monkeypatch.setattr(server, "program", With(server.program, {"MADE_FAIL": "0.0001"}))
     space = '{"pos_weight": {"low": 1, "high": 9, "log": true}, "front_end": ["full", "small"]}'
     found = search_step(space=space)
     assert found["trials_failed"] >= 1
@@ -577,7 +496,7 @@ def test_a_search_gives_the_best_values_and_the_page_though_one_trial_fails(
 def test_a_search_none_of_whose_trials_works_says_why(
     search_step: Any, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "program", _With(server.program, {"MADE_FAIL": "1e-9"}))
+    monkeypatch.setattr(server, "program", With(server.program, {"MADE_FAIL": "1e-9"}))
     with pytest.raises(JobError, match=r"is above 1e-09") as caught:
         search_step(trials=2)
     assert "No objective metrics found" in str(caught.value)
@@ -604,13 +523,13 @@ def test_jobs_at_work_are_listed_with_what_they_cost_and_stopped_from_any_machin
     step: Any,
     search_step: Any,
     server: Server,
-    inputs: dict[str, Path],
+    job_inputs: dict[str, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     gate = tmp_path / "gate"
-    monkeypatch.setattr(server, "program", _With(server.program, {"MADE_GATE": str(gate)}))
+    monkeypatch.setattr(server, "program", With(server.program, {"MADE_GATE": str(gate)}))
     _start_jobs(search_step)
     monkeypatch.setenv(JOBS_OF, "another")
     _start_jobs(step)

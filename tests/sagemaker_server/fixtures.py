@@ -1,11 +1,14 @@
 """Fixtures of the tests on it: a server, and a process' environment that reaches nothing else."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import made_jobs
 import pytest
 
+from birdsong.aws.settings import JOBS_OF, VARIABLE
 from sagemaker_server.programs import HERE, MADE, Process
 from sagemaker_server.server import REGION, Server
 
@@ -40,3 +43,46 @@ def server(resolved: Path) -> Iterator[Server]:
     with Server(Process(MADE)).running() as one:
         yield one
     assert not resolved.exists(), resolved.read_text()
+
+
+@pytest.fixture(scope="session")
+def job_inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Artifacts that train and tune take."""
+    return made_jobs.write_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture
+def in_step(monkeypatch: pytest.MonkeyPatch, surroundings: dict[str, str]) -> Callable[..., None]:
+    """Gives this process the environment of a step, with these settings of the jobs."""
+    for name, value in surroundings.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("BIRDSONG_SAGEMAKER_INTERVAL", "0.1")
+    monkeypatch.setenv("BIRDSONG_AWS_TIMEOUT", "1")
+    monkeypatch.setenv(JOBS_OF, made_jobs.RUN)
+
+    def set_up(**more: Any) -> None:
+        monkeypatch.setenv(VARIABLE, made_jobs.settings(**more).model_dump_json())
+
+    return set_up
+
+
+@pytest.fixture
+def step(in_step: Callable[..., None], job_inputs: dict[str, Path], tmp_path: Path) -> Any:
+    """The step train in this process: a function of settings of the jobs."""
+
+    def train(**more: Any) -> dict[str, float]:
+        in_step(**more)
+        return made_jobs.train(job_inputs, tmp_path / "out")
+
+    return train
+
+
+@pytest.fixture
+def search_step(in_step: Callable[..., None], job_inputs: dict[str, Path], tmp_path: Path) -> Any:
+    """The step tune in this process: a function of trials, space and settings of the jobs."""
+
+    def tune(trials: int = 4, space: str = "", **more: Any) -> dict[str, float]:
+        in_step(**more)
+        return made_jobs.tune(job_inputs, tmp_path / "out", trials, space)
+
+    return tune
