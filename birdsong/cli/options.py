@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -92,7 +93,20 @@ SageMakerFile = Annotated[
 """`--sagemaker FILE`."""
 
 
-def job_settings(runs_on: str, file: Path | None) -> "JobSettings | None":
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        metavar="USD",
+        help="With --runs-on sagemaker: US dollars that a step may cost at most; above, or where "
+        "no rate is known, it starts no job. Default: budget_usd of the file of --sagemaker.",
+    ),
+]
+"""`--budget USD`."""
+
+
+def job_settings(
+    runs_on: str, file: Path | None, budget: float | None = None
+) -> "JobSettings | None":
     """Settings of the jobs on SageMaker; None where tune and train compute here.
 
     Raises:
@@ -103,7 +117,11 @@ def job_settings(runs_on: str, file: Path | None) -> "JobSettings | None":
 
     if runs_on not in RUNS_ON:
         raise ConfigError(f"--runs-on {runs_on!r}: choose {' or '.join(RUNS_ON)}.")
+    if budget is not None and not 0 < budget < float("inf"):
+        raise ConfigError(f"--budget {budget:g}: needs US dollars above 0.")
     if runs_on == "here":
+        if budget is not None or (file is not None and "--sagemaker" in sys.argv):
+            raise ConfigError("--sagemaker and --budget are for --runs-on sagemaker.")
         return None
     if file is None:
         raise ConfigError(
@@ -112,7 +130,8 @@ def job_settings(runs_on: str, file: Path | None) -> "JobSettings | None":
         )
     from birdsong.runs import elsewhere
 
-    return elsewhere.with_image(settings.read(file))
+    found = elsewhere.with_image(settings.read(file))
+    return found if budget is None else found.model_copy(update={"budget_usd": budget})
 
 
 Wait = Annotated[

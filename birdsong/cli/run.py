@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from birdsong.cli.options import (
+    Budget,
     RunnerOption,
     RunsFolder,
     RunsOn,
@@ -66,6 +67,7 @@ def run(
     ] = True,
     runs_on: RunsOn = "here",
     sagemaker: SageMakerFile = None,
+    budget: Budget = None,
     runner: RunnerOption = None,
     step_timeout: StepTimeout = None,
     step_memory: StepMemory = None,
@@ -78,7 +80,7 @@ def run(
     from birdsong.runs import signals
 
     given = limits(step_timeout, step_memory)
-    jobs = job_settings(runs_on, sagemaker)
+    jobs = job_settings(runs_on, sagemaker, budget)
     with signals.listening() as cancel:
         from birdsong.cli import console
         from birdsong.runs import (
@@ -105,7 +107,8 @@ def run(
         chosen = runners.make(runner or "subprocess", ir, values, runs)
         cancel.check_interrupt()
         if dry_run:
-            typer.echo("\n".join([plan.as_text(planned), *chosen.describe()]))
+            lines = [*chosen.describe(), *elsewhere.describe(jobs, values)]
+            typer.echo("\n".join([plan.as_text(planned), *lines]))
             if cache:
                 found = rerun.forecast(
                     ir, values, reuse.Earlier(runs), code.versions(), chosen.images

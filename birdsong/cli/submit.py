@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from birdsong.cli.options import Auth, ClusterFile, Host, RunsOn, SageMakerFile, Wait
+from birdsong.cli.options import Auth, Budget, ClusterFile, Host, RunsOn, SageMakerFile, Wait
 from birdsong.cli.run import Profile
 
 
@@ -51,6 +51,7 @@ def submit(
     cluster: ClusterFile = None,
     runs_on: RunsOn = "here",
     sagemaker: SageMakerFile = None,
+    budget: Budget = None,
     wait: Wait = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be sent; send nothing.")
@@ -76,7 +77,7 @@ def submit(
     access = read_access(host, auth, os.environ, described.namespace)
     if name and not name.isprintable():
         raise ConfigError("--name: needs printable letters.")
-    jobs = job_settings(runs_on, sagemaker)
+    jobs = job_settings(runs_on, sagemaker, budget)
     from birdsong.runs import graph
     from pipeline import birdsong
 

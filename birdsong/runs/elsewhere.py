@@ -1,6 +1,8 @@
 """tune and train as jobs of SageMaker: the same DAG, told so by one variable of these two steps."""
 
 import functools
+import math
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -76,3 +78,35 @@ def of_pipeline(ir: Mapping[str, Any]) -> "JobSettings | None":
             if one.get("name") == VARIABLE:
                 return of_step({VARIABLE: one["value"]})
     return None
+
+
+def describe(settings: "JobSettings | None", values: Mapping[str, Any]) -> list[str]:
+    """What a dry run says about jobs: where they run, and what each step costs at most.
+
+    Args:
+        settings: Of the jobs; nothing is said where there are none.
+        values: Value of each parameter of the pipeline.
+
+    Raises:
+        ConfigError: A step may cost more than the budget.
+    """
+    if settings is None:
+        return []
+    from birdsong.aws import money, prices
+
+    region = settings.region or os.environ.get("AWS_DEFAULT_REGION", "")
+    table = prices.load(settings.prices)
+    lines = ["SageMaker", f"  {settings.image}", f"  {settings.place}, as {settings.role}"]
+    hours = {"tune": settings.trial_max_runtime_hours, "train": settings.max_runtime_hours}
+    for step in STEPS:
+        jobs = int(values.get("trials", 0)) if step == "tune" else 1
+        if not jobs:
+            lines.append(f"  {step:<6} no trials, no job")
+            continue
+        seconds = math.ceil(hours[step] * 3600)
+        bound = money.estimate(
+            table, region, settings.instance, seconds, jobs=jobs, spot=settings.spot
+        )
+        lines.append(f"  {step:<6} {bound}")
+        bound.check(settings.budget_usd)
+    return lines

@@ -579,3 +579,29 @@ def _command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["birdsong", *arguments])
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     return main.main()
+
+
+def test_a_dry_run_says_what_the_jobs_may_cost_and_starts_nothing(
+    in_step: Any,
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    in_step()
+    file = tmp_path / "jobs.yaml"
+    named = settings(region=REGION).model_dump(include={"role", "place", "image", "region"})
+    file.write_text(json.dumps(named))
+    command = ["run", "--dry-run", "--runs-on", "sagemaker", "--sagemaker", str(file)]
+    command += ["--runs", str(tmp_path / "runs"), "--set", "trials=3"]
+    assert _command(monkeypatch, *command) == 0
+    text = capsys.readouterr().out
+    assert "tune   At most 3 x 1 h of ml.g5.4xlarge in us-east-1: 6.09 USD" in text
+    assert "train  At most 4 h of ml.g5.4xlarge in us-east-1: 8.12 USD" in text
+    assert _command(monkeypatch, *command, "--budget", "7") == 2
+    assert "above the budget of 7.00 USD" in capsys.readouterr().err
+    assert _command(monkeypatch, "run", "--dry-run", "--budget", "7") == 2
+    assert "are for --runs-on sagemaker" in capsys.readouterr().err
+    assert _command(monkeypatch, "run", "--dry-run", "--runs-on", "sagemaker") == 2
+    assert "needs --sagemaker FILE" in capsys.readouterr().err
+    assert server.faults.calls == []
