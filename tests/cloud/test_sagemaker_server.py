@@ -2,6 +2,7 @@
 
 import io
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -262,4 +263,7 @@ def test_a_name_outside_of_this_machine_is_not_resolved(
     assert done.returncode != 0
     assert "tests resolve no name outside" in done.stderr
     assert resolved.read_text() == "sagemaker.us-east-1.amazonaws.com\n"
+    with pytest.raises(OSError, match="tests resolve no name outside"):
+        socket.create_connection(("example.org", 80))
+    assert resolved.read_text().splitlines()[1:] == ["example.org"]
     resolved.unlink()

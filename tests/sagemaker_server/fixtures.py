@@ -1,6 +1,8 @@
 """Fixtures of the tests on it: a server, and a process' environment that reaches nothing else."""
 
 import os
+import runpy
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import made_jobs
 import pytest
 
 from birdsong.aws.settings import JOBS_OF, VARIABLE
-from sagemaker_server.programs import HERE, MADE, Process
+from sagemaker_server.programs import HERE, MADE, RESOLVED, Process
 from sagemaker_server.server import REGION, Server
 
 
@@ -32,14 +34,18 @@ def surroundings(server: Server, resolved: Path) -> dict[str, str]:
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "SAGEMAKER_USER_CONFIG_OVERRIDE": os.devnull,
-        "BIRDSONG_TEST_RESOLVED": str(resolved),
+        RESOLVED: str(resolved),
         "PYTHONPATH": os.pathsep.join(search),
     }
 
 
 @pytest.fixture
-def server(resolved: Path) -> Iterator[Server]:
+def server(resolved: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """The server, with the cheap program; at its end nobody may have looked for a name outside."""
+    monkeypatch.setenv(RESOLVED, str(resolved))  # for the programs of its jobs
+    # This process too, as steps run in it; what the file replaces is put back.
+    monkeypatch.setattr(socket, "getaddrinfo", socket.getaddrinfo)
+    runpy.run_path(str(HERE / "offline" / "sitecustomize.py"))
     with Server(Process(MADE)).running() as one:
         yield one
     assert not resolved.exists(), resolved.read_text()

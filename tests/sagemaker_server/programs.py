@@ -12,6 +12,9 @@ from typing import Protocol
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
+RESOLVED = "BIRDSONG_TEST_RESOLVED"
+"""The file that takes names which somebody wanted to resolve outside of this machine."""
+
 GRACE_SECONDS = 120
 """From SIGTERM to SIGKILL, as `docker stop -t 120`."""
 
@@ -49,7 +52,12 @@ class Process:
     command: Sequence[str] = TRAINING
 
     def start(self, image: str, root: Path, environment: Mapping[str, str]) -> Running:
-        own = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        kept = ("PATH", "HOME", "LANG", RESOLVED)
+        own = {name: os.environ[name] for name in kept if name in os.environ}
+            name: os.environ[name]
+            for name in ("PATH", "HOME", "LANG", RESOLVED)
+            if name in os.environ
+        }
         process = subprocess.Popen(
             [*self.command, str(root)],
             stdin=subprocess.DEVNULL,
