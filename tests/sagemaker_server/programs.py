@@ -54,10 +54,6 @@ class Process:
     def start(self, image: str, root: Path, environment: Mapping[str, str]) -> Running:
         kept = ("PATH", "HOME", "LANG", RESOLVED)
         own = {name: os.environ[name] for name in kept if name in os.environ}
-            name: os.environ[name]
-            for name in ("PATH", "HOME", "LANG", RESOLVED)
-            if name in os.environ
-        }
         process = subprocess.Popen(
             [*self.command, str(root)],
             stdin=subprocess.DEVNULL,
