@@ -7,6 +7,8 @@ import { encodeWav } from "./wav.js";
 
 const PROCESSING = ["echoCancellation", "noiseSuppression", "autoGainControl"];
 
+const STARTS_MS = 8000;
+
 const REFUSED = {
   NotAllowedError: ["The microphone was refused", "Allow it in the browser's settings of this page (the sign beside the address), then record again. Or choose a file."],
   NotFoundError: ["There is no microphone", "This device has none, or it is switched off. Connect one and record again, or choose a file."],
@@ -31,7 +33,8 @@ export async function openRecorder({ mostSeconds, mostBytes, onLevel, onEnd }) {
   const close = () => { ended = true; track.onended = null; track.stop(); context.close(); awake?.then((lock) => lock?.release()); };
   try {
     await context.audioWorklet.addModule("recorder-worklet.js");
-    await context.resume();
+    // Without a sound device some browsers wait for one for ever.
+    await Promise.race([context.resume(), new Promise((_, reject) => setTimeout(() => reject(new Error("no sound device starts")), STARTS_MS))]);
   } catch (error) {
     close();
     throw new Failure("The microphone cannot be used", `The browser says: ${error.message}. Choose a file instead.`);
