@@ -65,7 +65,11 @@ def serve_bundle(
     _allow_many_files()
     app = create_app(bundle, version, limits=limits, runtime=runtime)
     address = listener.getsockname()
-    print(f"Serving {bundle} at http://{address[0]}:{address[1]} until Ctrl-C.", flush=True)
+    print(
+        f"Serving {bundle} at http://{address[0]}:{address[1]}/ until Ctrl-C: a page for browsers, "
+        "POST /invocations for programs.",
+        flush=True,
+    )
     heard = app.state.listener
     server = connections.server(app, limits, heard.last_call, heard.metrics.connections.set)
     with contextlib.suppress(KeyboardInterrupt):
