@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import DemoRun
+from made_demo import DemoRun
 
 from birdsong import artifacts, audio, runtimes
 from birdsong.bundle import read_bundle, verify_bundle
