@@ -1,15 +1,12 @@
 """Jobs that are at work: of a project or of one run, found by name and tag from any machine."""
 
 import datetime
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from birdsong.aws import jobs, names
 from birdsong.aws.clients import Account
 from birdsong.aws.prices import PriceTable
-
-STATES = ("InProgress", "Stopping")
 
 
 @dataclass(frozen=True)
@@ -54,11 +51,11 @@ def find(account: Account, table: PriceTable, run: str = "") -> list[AtWork]:
         BirdsongError: AWS refuses or cannot be reached.
     """
     start = names.of_run(run) if run else f"{names.PROJECT}-"
-    searches = list(_listed(account, jobs.TUNING, start))
+    searches = list(jobs.at_work(account, jobs.TUNING, start))
     found = [
         _look(account, table, jobs.Job(account, jobs.TUNING, name), False) for name in searches
     ]
-    for name in _listed(account, jobs.TRAINING, start):
+    for name in jobs.at_work(account, jobs.TRAINING, start):
         trial = any(name.startswith(f"{search}-") for search in searches)
         found.append(_look(account, table, jobs.Job(account, jobs.TRAINING, name), trial))
     # By the tag too: another project's names may begin with the same word.
@@ -66,27 +63,9 @@ def find(account: Account, table: PriceTable, run: str = "") -> list[AtWork]:
     return sorted(mine, key=lambda one: one.since)
 
 
-def _listed(account: Account, kind: jobs.Kind, start: str) -> Iterator[str]:
-    """Names of the jobs of a kind that are at work."""
-    method = "list_training_jobs" if kind is jobs.TRAINING else "list_hyper_parameter_tuning_jobs"
-    answer = (
-        "TrainingJobSummaries" if kind is jobs.TRAINING else ("HyperParameterTuningJobSummaries")
-    )
-
-    def question(state: str) -> list[str]:
-        pages = account.sagemaker.get_paginator(method).paginate(
-            NameContains=start, StatusEquals=state
-        )
-        return [one[kind.key] for page in pages for one in page[answer]]
-
-    for state in STATES:
-        listed = account.ask(method, lambda state=state: question(state))  # type: ignore[misc]
-        yield from (name for name in listed if name.startswith(start))
-
-
 def _look(account: Account, table: PriceTable, job: jobs.Job, trial: bool) -> AtWork | None:
     told = job.describe()
-    if told is None or told[job.kind.status] not in STATES:
+    if told is None or told[job.kind.status] not in jobs.AT_WORK:
         return None  # it ended meanwhile
     arn = told["TrainingJobArn" if job.kind is jobs.TRAINING else "HyperParameterTuningJobArn"]
     listed: Any = account.ask("ListTags", lambda: account.sagemaker.list_tags(ResourceArn=arn))

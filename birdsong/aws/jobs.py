@@ -16,6 +16,7 @@ from birdsong.errors import BirdsongError, JobError
 Json = dict[str, Any]
 
 OVER = ("Completed", "Failed", "Stopped")
+AT_WORK = ("InProgress", "Stopping")
 CAPACITY_WAITS = (60.0, 300.0)
 """Seconds before another job, where AWS had no machine for the one before."""
 
@@ -32,6 +33,8 @@ class Kind:
     key: str
     status: str
     page: str
+    list: str
+    listed: str
 
 
 TRAINING = Kind(
@@ -43,6 +46,8 @@ TRAINING = Kind(
     key="TrainingJobName",
     status="TrainingJobStatus",
     page="jobs",
+    list="list_training_jobs",
+    listed="TrainingJobSummaries",
 )
 TUNING = Kind(
     step="tune",
@@ -53,6 +58,8 @@ TUNING = Kind(
     key="HyperParameterTuningJobName",
     status="HyperParameterTuningJobStatus",
     page="hyper-tuning-jobs",
+    list="list_hyper_parameter_tuning_jobs",
+    listed="HyperParameterTuningJobSummaries",
 )
 
 
@@ -129,6 +136,40 @@ def _action(method: str) -> str:
     return "".join(part.capitalize() for part in method.split("_"))
 
 
+def at_work(account: Account, kind: Kind, start: str) -> list[str]:
+    """Names of the jobs at work whose name begins so."""
+
+    def question() -> list[str]:
+        found = []
+        for state in AT_WORK:
+            pages = account.sagemaker.get_paginator(kind.list).paginate(
+                NameContains=start, StatusEquals=state
+            )
+            found += [one[kind.key] for page in pages for one in page[kind.listed]]
+        return [name for name in dict.fromkeys(found) if name.startswith(start)]
+
+    return account.ask(_action(kind.list), question)
+
+
+def stop_strays(
+    account: Account, kind: Kind, run: str, request: Mapping[str, Any], tell: Callable[[str], None]
+) -> None:
+    """End what earlier tries of the step started with other settings, such as another machine.
+
+    Both would write their checkpoints to one place, and both cost.
+    """
+    start = names.job_start(run, kind.step)
+    own = names.job(run, kind.step, request, 1).removesuffix("1")
+    strays = [name for name in at_work(account, kind, start) if not name.startswith(own)]
+    for name in strays:
+        tell(f"SageMaker: {name} was started with other settings; it is stopped first.")
+        Job(account, kind, name).stop()
+    for name in strays:
+        stray = Job(account, kind, name)
+        while (found := stray.describe()) is not None and found[kind.status] not in OVER:
+            time.sleep(poll_seconds())
+
+
 def start_or_attach(
     account: Account,
     kind: Kind,
@@ -165,6 +206,7 @@ def start_or_attach(
         job = Job(account, kind, names.job(run, kind.step, request, attempt))
         found = job.describe()
         if found is None:
+            stop_strays(account, kind, run, request, tell)
             with guard.watching(job):
                 made = job.create({**request, "Tags": names.tags(run, kind.step)})
             tell(f"SageMaker: {'started' if made else 'found'} the {kind.noun} {job.name}")

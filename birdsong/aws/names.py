@@ -28,6 +28,11 @@ def of_run(run: str) -> str:
     return f"{PROJECT}-{digest(run, 8)}-"
 
 
+def job_start(run: str, step: str) -> str:
+    """How the names of all jobs of one step begin."""
+    return f"{of_run(run)}{_SHORT[step]}-"
+
+
 def job(run: str, step: str, request: Any, attempt: int) -> str:
     """Name of a job.
 
@@ -37,7 +42,7 @@ def job(run: str, step: str, request: Any, attempt: int) -> str:
         request: All that the job is asked to do, without its name.
         attempt: From 1 to 9.
     """
-    name = f"{of_run(run)}{_SHORT[step]}-{digest(request, 8)}-a{attempt}"
+    name = f"{job_start(run, step)}{digest(request, 8)}-a{attempt}"
     assert len(name) <= LONGEST[step]
     return name
 

@@ -17,11 +17,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 TRAIN = (
     *("GetBucket", "GetBucketLocation", "ListObjectsV2", "PutObject"),
     *("CreateTrainingJob", "DescribeTrainingJob", "DescribeLogStreams", "GetLogEvents"),
-    *("HeadObject", "GetObject"),
+    *("HeadObject", "GetObject", "ListTrainingJobs"),
 )
 TUNE = (
     *("CreateHyperParameterTuningJob", "DescribeHyperParameterTuningJob"),
     *("ListTrainingJobsForHyperParameterTuningJob", "DescribeTrainingJob", "PutObject"),
+    "ListHyperParameterTuningJobs",
 )
 STEPS = {"train": TRAIN, "tune": TUNE}
 

@@ -116,6 +116,19 @@ def test_a_failure_is_told_with_its_reason_its_last_lines_and_the_way_on(
     assert len(places) == 1, "the second attempt must find the checkpoints of the first"
 
 
+def test_a_job_of_the_same_step_with_other_settings_is_stopped_before_the_next_one(
+    step: Any, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, gate = server.program, str(tmp_path / "never")
+    monkeypatch.setattr(server, "program", With(made, {"MADE_GATE": gate}))
+    _start_jobs(step)
+    monkeypatch.setattr(server, "program", made)
+    step(instance="ml.g5.xlarge")
+    assert [server.job(name).status for name in server.names] == ["Stopped", "Completed"]
+    places = {server.job(name).request["CheckpointConfig"]["S3Uri"] for name in server.names}
+    assert len(places) == 1
+
+
 def test_attempts_come_to_an_end(
     step: Any,
     server: Server,
