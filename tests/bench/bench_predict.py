@@ -1,12 +1,16 @@
 """Measures batch prediction against the usual loop: librosa.load, cut, one pass for each file.
 
-    .venv/bin/python tests/bench/bench_predict.py BUNDLE [--source FOLDER] [--rounds N]
+    .venv/bin/python tests/bench/bench_predict.py BUNDLE [--source FOLDER] [--runtime NAME]
+        [--files N] [--rounds N]
 
-Both use the bundle's own TensorFlow graph, loaded once. Rounds are interleaved; figures are
-medians of seconds of audio per second, and of the ratio within a round.
+The loop uses the bundle's own TensorFlow graph. Prediction uses the runtime (by default the fastest
+one), once with recordings decoded apart, as it does, and once in this process, to see what that
+costs. Networks are loaded once and warm. Rounds are interleaved, so that other work on the machine
+hits all alike; figures are medians of seconds of audio per second, and of ratios within a round.
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -16,8 +20,8 @@ import librosa
 import numpy as np
 
 from birdsong import audio, predict
-from birdsong.bundle import read_bundle
-from birdsong.scoring import Scorer
+from birdsong.bundle import Bundle, read_bundle
+from birdsong.scoring import Scorer, load_scorer
 
 REAL = Path(__file__).parents[2] / "../shared/data/birds_real"
 
@@ -26,40 +30,78 @@ def main() -> None:
     """Run the comparison and print its figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle", type=Path, help="folder of a bundle")
-    parser.add_argument("--source", default=str(REAL), help="folder of recordings")
+    parser.add_argument("--source", type=Path, default=REAL, help="folder of recordings")
+    parser.add_argument("--runtime", default="auto", help="of prediction")
+    parser.add_argument("--files", type=int, help="recordings, evenly of all; by default all")
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
-    bundle = read_bundle(asked.bundle)
-    scorer = Scorer(bundle.model)
-    files = predict.find([asked.source])
-    scorer.frames(np.zeros((48, 110_250), np.float32))
-    pairs = []
+    found = [Path(file.uri) for _, file in predict.find([str(asked.source)])]
+    files = found[:: max(1, len(found) // (asked.files or len(found)))][: asked.files]
+    fast = load_scorer(asked.bundle, asked.runtime)
+    bundle = read_bundle(asked.bundle, fast.runtime)
+    graph = load_scorer(asked.bundle, "tensorflow")
+    for scorer in (fast, graph):
+        scorer.frames(np.zeros((48, 110_250), np.float32))
+    ways = {
+        f"predict, {fast.runtime}": lambda: ours(files, bundle, fast),
+        f"predict, {fast.runtime}, decoded in this process": lambda: in_one(files, bundle, fast),
+        "librosa loop, tensorflow": lambda: plain_loop(files, graph),
+    }
+    seen: dict[str, list[float]] = {name: [] for name in ways}
+    loads = []
     for number in range(asked.rounds):
-        order = (ours, plain_loop) if number % 2 else (plain_loop, ours)
-        found = {way.__name__: way(asked.source, files, bundle, scorer) for way in order}
-        pairs.append((found["ours"], found["plain_loop"]))
-    for name, values in zip(
-        ("birdsong predict", "librosa loop"), zip(*pairs, strict=True), strict=True
-    ):
-        print(f"{name:17} {statistics.median(values):7.0f} times real time")
-    ratio = statistics.median(one / other for one, other in pairs)
-    print(f"ratio of rounds   {ratio:7.2f}")
+        for name in list(ways) if number % 2 else reversed(list(ways)):
+            seen[name].append(ways[name]())
+        loads.append(os.getloadavg()[0])
+    mine = next(iter(seen.values()))
+    print(f"{len(files)} recordings, {asked.rounds} rounds, load {min(loads):.1f}-{max(loads):.1f}")
+    for name, values in seen.items():
+        ratio = statistics.median(one / other for one, other in zip(mine, values, strict=True))
+        print(
+            f"{name:56} {statistics.median(values):6.0f} times real time; predict is {ratio:.2f} "
+            "times as fast"
+        )
 
 
-def ours(source: str, files: list, bundle: object, scorer: Scorer) -> float:
+def ours(files: list[Path], bundle: Bundle, scorer: Scorer) -> float:
     """Seconds of audio per second."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        rule = predict.Rule()
-        outcome = predict.predict([source], Path(folder) / "out.csv", bundle, lambda: scorer, rule)
+        out, places = Path(folder) / "out.csv", [str(file) for file in files]
+        outcome = predict.predict(places, out, bundle, lambda: scorer, predict.Rule())
         return outcome.audio_seconds / (time.perf_counter() - started)
 
 
-def plain_loop(source: str, files: list, bundle: object, scorer: Scorer) -> float:
+class InThisProcess:
+    """Decodes without a process of its own."""
+
+    def __init__(self, limits: object) -> None:
+        pass
+
+    windows = staticmethod(audio.windows)
+
+    def __enter__(self) -> "InThisProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def in_one(files: list[Path], bundle: Bundle, scorer: Scorer) -> float:
+    """The same with recordings decoded here."""
+    apart = predict.Decoder
+    predict.Decoder = InThisProcess
+    try:
+        return ours(files, bundle, scorer)
+    finally:
+        predict.Decoder = apart
+
+
+def plain_loop(files: list[Path], scorer: Scorer) -> float:
     """Seconds of audio per second."""
     started, heard = time.perf_counter(), 0.0
-    for _, file in files:
-        wave, _ = librosa.load(file.uri, sr=22_050)
+    for file in files:
+        wave, _ = librosa.load(file, sr=22_050)
         heard += len(wave) / 22_050
         size = round(audio.FRAME_SECONDS * 22_050)
         padded = np.zeros(-(-len(wave) // size) * size, np.float32)
