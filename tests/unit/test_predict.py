@@ -383,3 +383,50 @@ def test_a_place_that_stops_answering_stops_the_work_and_marks_no_recording_as_b
     assert (outcome.recordings, outcome.problems) == (4, [])
     run([str(tmp_path / "all.zip")], tmp_path / "whole.csv", made)
     assert out.read_text() == (tmp_path / "whole.csv").read_text()
+
+
+LONG = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from birdsong import bundle, predict
+
+class Cheap:
+    def frames(self, frames):
+        return np.full((len(frames), 3), 0.1, np.float32)
+
+made, sound, out = map(Path, sys.argv[1:])
+outcome = predict.predict([str(sound)], out, bundle.read_bundle(made), Cheap, predict.Rule())
+both = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
+kib = max(resource.getrusage(who).ru_maxrss for who in both)
+print(outcome.audio_seconds, kib)
+"""
+
+
+def listened(made: bundle.Bundle, folder: Path, hours: float) -> tuple[float, float]:
+    """Hours heard of a recording of so many, and the most MiB that a process took for it."""
+    rng = np.random.default_rng(0)
+    minute = rng.normal(0, 0.1, 60 * 1000)
+    # Few samples a second, so that it is made quickly; heard are 22,050 all the same.
+    with soundfile.SoundFile(folder / f"{hours}.flac", "w", 1000, 1) as file:
+        for _ in range(round(60 * hours)):
+            file.write(minute)
+    done = subprocess.run(
+        [sys.executable, "-c", LONG, made.path, folder / f"{hours}.flac", folder / f"{hours}.csv"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    seconds, kib = map(float, done.stdout.split())
+    return seconds / 3600, kib / 1024
+
+
+@pytest.mark.slow
+def test_a_day_of_sound_takes_no_more_memory_than_ten_minutes(
+    made: bundle.Bundle, tmp_path: Path
+) -> None:
+    (short, little), (long, much) = (listened(made, tmp_path, hours) for hours in (1 / 6, 24))
+    print(f"{short:.2f} h: {little:.0f} MiB, {long:.2f} h: {much:.0f} MiB")
+    assert long == pytest.approx(24, abs=0.01)
+    assert much < little + 32
