@@ -275,3 +275,37 @@ def test_an_answer_that_breaks_off_is_asked_for_again(cloud, monkeypatch) -> Non
     finally:
         server.shutdown()
         server.server_close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_server_reads_a_recording_from_an_allowed_place(
+    kind: str, cloud: dict[str, str], tmp_path: Path
+) -> None:
+    from made_bundles import CODES, BandScorer, write_stages
+    from made_recordings import song
+    from made_servers import served
+
+    from birdsong.bundle import write_bundle
+    from birdsong.serving.limits import Limits
+
+    stages = write_stages(tmp_path / "run", golden=1)
+    write_bundle(tmp_path / "bundle", stages.model, stages.thresholds, stages.evaluation)
+    bucket = f"asked-{kind}"
+    put(kind, bucket, {"in/a b.ogg": song("ogg"), "in/large.wav": bytes(2**20), "out.ogg": b""})
+    limits = Limits(largest_bytes=2**20 - 1, allow_uris=(f"{kind}://{bucket}/in/", f"{kind}://no"))
+    with served(tmp_path / "bundle", BandScorer(), limits) as client:
+
+        def ask(uri: str) -> Any:
+            return client.post("/invocations", json={"uri": uri}).json()
+
+        answer = ask(f"{kind}://{bucket}/in/a b.ogg")
+        assert [one["code"] for one in answer["windows"][0]["detections"]] == [CODES[0]]
+        for uri, status, code in (
+            (f"{kind}://{bucket}/in/absent.ogg", 422, "uri-unreadable"),
+            (f"{kind}://no/x.ogg", 422, "uri-unreadable"),
+            (f"{kind}://{bucket}/in/large.wav", 413, "too-large"),
+            (f"{kind}://{bucket}/out.ogg", 403, "uri-not-allowed"),
+        ):
+            problem = ask(uri)
+            assert (problem["status"], problem["code"]) == (status, code), problem
+            assert "test" not in problem["detail"].split()  # the credentials here

@@ -106,6 +106,44 @@ def test_scores_over_http_are_those_of_the_evaluation_and_sigterm_loses_no_reque
     assert "Traceback" not in errors
 
 
+def test_sigterm_under_load_answers_all_that_was_accepted_and_refuses_the_rest(
+    server: tuple[subprocess.Popen[str], httpx.Client],
+) -> None:
+    process, client = server
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.tile(tone(1000, 60), 2), RATE, format="FLAC")
+    statuses: list[int] = []
+    refused: list[str] = []
+    accepted = threading.Semaphore(0)
+
+    def ask_on() -> None:
+        while not refused:
+            try:
+                with httpx.Client(base_url=client.base_url, timeout=60, trust_env=False) as mine:
+                    response = mine.post("/invocations", content=buffer.getvalue())
+            except httpx.ConnectError:
+                refused.append("refused")
+                return
+            assert len(response.json()["windows"]) == 2
+            statuses.append(response.status_code)
+            accepted.release()
+
+    asking = [threading.Thread(target=ask_on) for _ in range(8)]
+    for thread in asking:
+        thread.start()
+    for _ in range(4):
+        assert accepted.acquire(timeout=60)
+    process.send_signal(signal.SIGTERM)
+    for thread in asking:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert process.wait(40) == 0
+    # One of each thread at least, all whole: a broken connection would have been an error.
+    assert len(statuses) >= len(asking)
+    assert set(statuses) == {200}
+    assert refused
+
+
 def test_a_folder_that_is_no_bundle_is_one_clear_error(tmp_path: Path) -> None:
     for command in (["pipeline.py", "serve", "--bundle"], ["-m", "birdsong.serving.server"]):
         done = subprocess.run(

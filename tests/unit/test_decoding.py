@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from made_recordings import FORMATS, encoded, remuxed, silence, song
 
 from birdsong import audio
 from birdsong.config import FeatureConfig
-from birdsong.decoding import DecodeLimits, Decoder, memory_bytes
+from birdsong.decoding import DecodeLimits, Decoder, memory_bytes, resident_bytes
 from birdsong.errors import DataError
 
 CONFIG = FeatureConfig().model_copy(update={"seconds": 86_400.0})
@@ -197,6 +198,27 @@ def test_nothing_is_left_over_from_many_recordings(decoder: Decoder) -> None:
     assert len(os.listdir("/proc/self/fd")) == files  # noqa: PTH208
     _wait(lambda: len(os.listdir(f"/proc/{decoder.pid}/fd")) == theirs)  # noqa: PTH208
     assert memory_bytes(decoder) < memory + 8 * 2**20
+
+
+@pytest.mark.slow
+def test_a_day_streams_through_in_the_memory_of_a_minute(tmp_path: Path) -> None:
+    file, rate = tmp_path / "day.flac", 1_000
+    noise = np.random.default_rng(0).integers(-9, 9, 3600 * rate).astype(np.int16)
+    with soundfile.SoundFile(file, "w", rate, 1, format="FLAC") as sound:
+        for _ in range(24):
+            sound.write(noise)
+    count, most = 0, 0
+    before = resident_bytes(os.getpid())
+    with Decoder(DecodeLimits(decode_seconds=900)) as decoder:
+        for window in decoder.windows(file, CONFIG):
+            count += 1
+            assert window.start_seconds == pytest.approx(60 * (count - 1), abs=0.1)
+            most = max(most, memory_bytes(decoder))
+    grown = resident_bytes(os.getpid()) - before
+    assert count == 24 * 60
+    print(f"result: decoders at most {most / 2**20:.0f} MiB, this process {grown / 2**20:+.0f} MiB")
+    assert most < 200 * 2**20
+    assert grown < 50 * 2**20
 
 
 def test_a_killed_process_is_replaced_at_the_next_recording() -> None:
