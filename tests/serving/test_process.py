@@ -111,7 +111,7 @@ def test_sigterm_under_load_answers_all_that_was_accepted_and_refuses_the_rest(
 ) -> None:
     process, client = server
     buffer = io.BytesIO()
-    soundfile.write(buffer, np.tile(tone(1000, 60), 2), RATE, format="FLAC")
+    soundfile.write(buffer, np.tile(tone(1000, 10), 7), RATE, format="FLAC")
     statuses: list[int] = []
     refused: list[str] = []
     accepted = threading.Semaphore(0)
@@ -128,7 +128,7 @@ def test_sigterm_under_load_answers_all_that_was_accepted_and_refuses_the_rest(
             statuses.append(response.status_code)
             accepted.release()
 
-    asking = [threading.Thread(target=ask_on) for _ in range(8)]
+    asking = [threading.Thread(target=ask_on) for _ in range(5)]
     for thread in asking:
         thread.start()
     for _ in range(4):
