@@ -5,7 +5,8 @@
 The network is InceptionV3 behind the reference's front end (299 x 299 x 3), with random weights:
 speed does not depend on them. The recording is 60 s of 32 kHz OGG. Rounds are interleaved, so that
 other work on the machine hits all alike; figures are medians, and ratios are medians of the ratios
-within a round. The last table starts the real server on a bundle with that network.
+within a round, of time on the clock and of time on the CPU, which other work on the machine spoils
+less. The last table starts the real server on a bundle with that network.
 """
 
 import argparse
@@ -105,16 +106,17 @@ def steps(place: Path, rounds: int) -> None:
         f"bytes to scores, {name}": (lambda scorer=scorer: scorer.frames(frames_of(data)))
         for name, scorer in scorers.items()
     }
-    seconds: dict[str, list[float]] = {name: [] for name in work}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in work}
     for number in range(rounds + 1):
         for name, call in work.items():
-            began = time.perf_counter()
+            began, busy = time.perf_counter(), time.process_time()
             call()
             if number:  # the first round warms up
-                seconds[name].append(time.perf_counter() - began)
+                spent = time.process_time() - busy
+                seconds[name].append((time.perf_counter() - began, spent))
     print(
-        f"\n| 60 s of sound, medians of {rounds} rounds | ms | times TensorFlow's speed |\n"
-        "|---|---|---|"
+        f"\n| 60 s of sound, medians of {rounds} rounds | ms | ms of CPU | times TensorFlow's speed | "
+        "by CPU |\n|---|---|---|---|---|"
     )
     for name, taken in seconds.items():
         kind = name.partition(",")[0]
@@ -123,9 +125,14 @@ def steps(place: Path, rounds: int) -> None:
             "network": "network, tensorflow",
             "bytes to scores": "bytes to scores, tensorflow",
         }.get(kind)
-        pairs = zip(seconds[against], taken, strict=True) if against else ()
-        ratio = f"{statistics.median(a / b for a, b in pairs):.1f}" if against else ""
-        print(f"| {name} | {1000 * statistics.median(taken):.0f} | {ratio} |")
+        pairs = list(zip(seconds[against], taken, strict=True)) if against else []
+        ratios = (
+            [f"{statistics.median(a[n] / b[n] for a, b in pairs):.1f}" for n in (0, 1)]
+            if against
+            else ["", ""]
+        )
+        spent = [f"{1000 * statistics.median(one[n] for one in taken):.0f}" for n in (0, 1)]
+        print(f"| {name} | {' | '.join(spent)} | {' | '.join(ratios)} |", flush=True)
     reference = work["network, tensorflow"]()
     for name, found in logits.items():
         off = np.abs(found - reference).max() / np.abs(reference).max()

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from made_features import exported_model, song
 
-from birdsong import artifacts, audio, runtime_choice, runtimes
-from birdsong.config import FeatureConfig
+from birdsong import artifacts, audio, runtime_choice, runtime_export, runtimes
+from birdsong.config import FeatureConfig, RuntimeConfig
 from birdsong.errors import ConfigError, DataError
 from birdsong.scoring import Scorer, load_scorer
 
@@ -284,3 +284,54 @@ def test_fast_runtimes_import_no_tensorflow_and_send_no_telemetry(
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert loaded & {"tensorflow", "keras", "pandas", "openvino_telemetry"} == set()
     assert {path.name for path in tmp_path.iterdir()} == {"cache"}
+
+
+def verdict(**figures: object) -> tuple[bool, str]:
+    entry = {"recordings": 300, "agreement": 1.0, "accuracy_points": 0.0, **figures}
+    found = runtime_export._verdict(entry, RuntimeConfig())
+    return found["admitted"], found.get("reason", "")
+
+
+def test_a_runtime_is_admitted_by_agreement_and_accuracy_alone() -> None:
+    assert verdict() == (True, "")
+    assert verdict(agreement=297 / 300, accuracy_points=-0.5, largest_difference=0.3) == (True, "")
+    admitted, reason = verdict(agreement=296 / 300)
+    assert not admitted
+    assert "98.7 % of 300 validation recordings, needed are 99 %" in reason
+    for points in (-0.51, 0.51):
+        admitted, reason = verdict(accuracy_points=points)
+        assert not admitted
+        assert f"{points:+.2f} points" in reason
+    # Of few recordings all must agree.
+    assert not verdict(recordings=99, agreement=98 / 99)[0]
+    assert "no validation recordings" in verdict(recordings=0)[1]
+    assert verdict(reason="Its export failed: it rains.")[0] is False
+
+
+def test_an_export_that_fails_is_written_down_and_fails_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An operation that the converter does not know, and a quantiser that is not installed."""
+
+    def unknown(*_: object) -> None:
+        raise ValueError("several\nlines: operation RFFT is not known")
+
+    def absent(onnx: Path, frames: np.ndarray, place: Path) -> None:
+        place.write_text("half of it")
+        raise ModuleNotFoundError("No module named 'nncf'", name="nncf")
+
+    monkeypatch.setattr(runtime_export, "_write_int8", absent)
+    place = exported_model(tmp_path / "a/model", CODES)
+    table = runtimes.table(place)
+    assert table["openvino-int8"] == {
+        "reason": "Its export failed: the package nncf is not installed.",
+        "admitted": False,
+    }
+    assert table["onnx"]["admitted"]
+    assert [file.name for file in (place / "runtimes").iterdir()] == ["network.onnx"]
+    assert "openvino-int8 is not admitted: Its export failed" in capsys.readouterr().out
+    monkeypatch.setattr(runtime_export, "_write_onnx", unknown)
+    place = exported_model(tmp_path / "b/model", CODES)
+    assert runtimes.admitted(place) == ("tensorflow",)
+    reason = runtimes.table(place)["openvino-fp32"]["reason"]
+    assert reason == "Its export failed: ValueError: lines: operation RFFT is not known."
