@@ -115,8 +115,8 @@ def steps(place: Path, rounds: int) -> None:
                 spent = time.process_time() - busy
                 seconds[name].append((time.perf_counter() - began, spent))
     print(
-        f"\n| 60 s of sound, medians of {rounds} rounds | ms | ms of CPU | times TensorFlow's speed | "
-        "by CPU |\n|---|---|---|---|---|"
+        f"\n| 60 s of sound, medians of {rounds} rounds | ms | CPU ms | times TensorFlow's speed "
+        "| by CPU |\n|---|---|---|---|---|"
     )
     for name, taken in seconds.items():
         kind = name.partition(",")[0]
