@@ -68,3 +68,29 @@ def browser() -> Iterator[Any]:
 
     with chromium() as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def listening_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose network hears three tones."""
+    from made_listening import make_bundle
+
+    return make_bundle(tmp_path_factory.mktemp("listening"))
+
+
+@pytest.fixture(scope="session")
+def listening(listening_bundle: Path) -> Iterator[str]:
+    """The address of the server with its web page."""
+    from made_listening import real_app, serving
+
+    with serving(real_app(listening_bundle)) as address:
+        yield address
+
+
+@pytest.fixture
+def visited(browser: Any) -> Iterator[Any]:
+    """Opens a page that listens, see made_listening.visiting."""
+    from made_listening import visiting
+
+    with visiting(browser) as visit:
+        yield visit

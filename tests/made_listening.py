@@ -5,7 +5,7 @@ import io
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from birdsong.serving.app import create_app
 from birdsong.serving.limits import Limits
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 LARGEST = 4 * 2**20
 """Most bytes that the server of these tests takes."""
@@ -89,6 +89,48 @@ def told(page: "Page") -> str:
     assert page.locator("#busy").is_hidden()
     assert page.locator("#result").is_hidden()
     return page.locator("#problem").inner_text()
+
+
+@contextlib.contextmanager
+def visiting(browser: "Browser") -> Iterator[Callable[..., "Page"]]:
+    """Opens pages; no script of theirs may fail, and no request may leave their origin."""
+    contexts: list[Any] = []
+    wrong: list[str] = []
+
+    def visit(address: str, script: str = "", by: Any = browser, **settings: Any) -> "Page":
+        size = settings.pop("viewport", {"width": 1280, "height": 900})
+        context = by.new_context(viewport=size, **settings)
+        contexts.append(context)
+        if script:
+            context.add_init_script(script)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on(
+            "console",
+            lambda message: (
+                wrong.append(message.text)
+                if "Content Security Policy" in message.text or "Refused to" in message.text
+                else None
+            ),
+        )
+        page.on(
+            "request",
+            lambda request: (
+                None
+                if request.url.startswith((address, f"blob:{address.split('/')[0]}"))
+                else wrong.append(request.url)
+            ),
+        )
+        page.goto(address)
+        page.get_by_text("What is kept").wait_for()
+        assert page.title() == "birdsong"
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert wrong == []
 
 
 def bucket_app(answer: dict[str, Any], status: int = 204) -> FastAPI:
