@@ -46,6 +46,10 @@ REQUIREMENTS = "docker/requirements"
 RECIPE = "docker/Dockerfile"
 
 
+_NO_DATA = {".py", ".pyc", ".md"}
+"""Endings of files that no program reads; a text for people must not make steps run again."""
+
+
 def fingerprint(target: str, root: Path = ROOT) -> str:
     """SHA-256 over the names and bytes of the files of an image.
 
@@ -148,7 +152,7 @@ def _package(module: str, file: Path) -> str:
 
 def _data(folder: Path) -> Iterator[Path]:
     for file in folder.iterdir():
-        if file.is_file() and file.suffix not in {".py", ".pyc"} and not file.name.startswith("."):
+        if file.is_file() and file.suffix not in _NO_DATA and not file.name.startswith("."):
             yield file
 
 

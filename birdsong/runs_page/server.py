@@ -8,11 +8,9 @@ must be ours, against DNS rebinding) nor press a button (those need a token that
 
 import contextlib
 import hashlib
-import ipaddress
 import json
 import secrets
 import signal
-import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import FrameType
@@ -22,7 +20,8 @@ from fastapi import Body, FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
-from birdsong.errors import BirdsongError, ConfigError
+from birdsong import local_http
+from birdsong.errors import BirdsongError
 from birdsong.runs.stopping import signal_engine
 from birdsong.runs_page import actions, lineage, previews
 from birdsong.runs_page.store import Store
@@ -65,7 +64,7 @@ def create_app(
     async def guard(
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
-        if not _is_ours(request.headers.get("host", ""), host):
+        if not local_http.names_us(request.headers.get("host", ""), host):
             return JSONResponse({"detail": "This server does not go by that name."}, 400)
         if request.method not in ("GET", "HEAD"):
             refused = _refused(request, token if buttons else None)
@@ -218,20 +217,6 @@ def _answer(request: Request, value: object) -> Response:
     return Response(body, media_type="application/json", headers={"ETag": tag})
 
 
-def _is_ours(header: str, host: str) -> bool:
-    """Whether a Host header names this server."""
-    name = header.rsplit(":", 1)[0] if header.rsplit(":", 1)[-1].isdigit() else header
-    name = name.strip("[]").lower()
-    if name in ("localhost", "127.0.0.1", "::1", host.lower()):
-        return True
-    if host in ("0.0.0.0", "::"):
-        with contextlib.suppress(ValueError):
-            ipaddress.ip_address(name)  # rebinding needs a name; an address is what it says
-            return True
-        return name == socket.gethostname().lower()
-    return False
-
-
 def _refused(request: Request, token: str | None) -> str | None:
     """Why a request that changes something is refused; None where it is not."""
     if token is None:
@@ -261,7 +246,7 @@ def serve(
     """
     import uvicorn
 
-    listener = _bound(host, port)
+    listener = local_http.bound(host, port)
     token = secrets.token_urlsafe(24) if buttons else None
     app = create_app(runs, host, token, buttons)
     with contextlib.suppress(ValueError):  # not in the main thread
@@ -281,20 +266,3 @@ def serve(
 
 def _done(number: int, frame: FrameType | None) -> None:
     raise SystemExit(0)
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        with contextlib.ExitStack() as undo:
-            listener = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((host, port))
-            listener.listen(128)  # before the address is told: whoever hears it can come at once
-            undo.pop_all()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"Cannot listen on {host}:{port}: {error}. Take another --port (0: any free one) "
-            "or --host."
-        ) from error
-    return listener

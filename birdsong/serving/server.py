@@ -7,6 +7,7 @@ It answers from this machine alone unless told otherwise: it has no login.
 
 import argparse
 import contextlib
+import ipaddress
 import logging
 import os
 import resource
@@ -19,8 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from birdsong.errors import BirdsongError, ConfigError
-from birdsong.serving import connections
+from birdsong import local_http
+from birdsong.errors import BirdsongError
+from birdsong.serving import connections, web
 from birdsong.serving import limits as limit_flags
 from birdsong.serving.app import create_app
 from birdsong.serving.limits import Limits
@@ -57,14 +59,17 @@ def serve_bundle(
         DataError: The bundle is damaged.
     """
     # Before the network loads for seconds: a port that is taken is told at once.
-    listener = listener or _bound(host, port)
+    listener = listener or local_http.bound(host, port)
     # uvicorn raises the signal again when all is done; a stop that was asked for is a success.
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, _done)
     limits = limits or limit_flags.from_flags(argparse.Namespace(), os.environ)
     _allow_many_files()
-    app = create_app(bundle, version, limits=limits, runtime=runtime)
     address = listener.getsockname()
+    app = create_app(bundle, version, limits=limits, runtime=runtime)
+    if ipaddress.ip_address(address[0]).is_loopback:
+        # Elsewhere the names that a load balancer or SageMaker gives it are not known.
+        app.add_middleware(web.OnlyOurs, host=host)
     print(
         f"Serving {bundle} at http://{address[0]}:{address[1]}/ until Ctrl-C: a page for browsers, "
         "POST /invocations for programs.",
@@ -86,23 +91,6 @@ def _allow_many_files() -> None:
 
 def _done(number: int, frame: FrameType | None) -> None:
     raise SystemExit(0)
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        with contextlib.ExitStack() as undo:
-            listener = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
-            # A server that was just stopped does not keep its port for a minute.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((host, port))
-            undo.pop_all()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"Cannot listen on {host}:{port}: {error}. Take another --port (0: any free one) "
-            "or --host."
-        ) from error
-    return listener
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,10 +4,12 @@ from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from birdsong import local_http
 from birdsong.serving import page
+from birdsong.serving.problems import Problem
 
 FOLDER = Path(page.__file__).parent
 
@@ -55,6 +57,38 @@ class _WithHeaders:
             await send(message)
 
         await self._app(scope, receive, with_headers)
+
+
+class OnlyOurs:
+    """Refuses what a website that is open in the same browser sends to a server for this machine.
+
+    By the Host header against DNS rebinding; by Fetch Metadata against posts that are sent blindly.
+    Programs send neither another name nor such metadata.
+    """
+
+    def __init__(self, app: ASGIApp, host: str) -> None:
+        self._app, self._host = app, host
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        await (refusal.response() if refusal else self._app)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Problem | None:
+        headers = Headers(scope=scope)
+        name = headers.get("host", "")
+        if not local_http.names_us(name, self._host):
+            return Problem(
+                421,
+                "other-host",
+                f"This server is for this machine and does not answer for {name[:100]!r}. Ask "
+                "http://localhost or http://127.0.0.1, with the port; or start it with --host.",
+            )
+        # What is read from here is kept from other websites by the headers of the answer.
+        if scope["method"] == "POST" and headers.get("sec-fetch-site") == "cross-site":
+            return Problem(
+                403, "other-site", "Another website asked, which a server for this machine refuses."
+            )
+        return None
 
 
 def install(app: FastAPI, folder: Path = FOLDER) -> None:

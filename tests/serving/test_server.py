@@ -448,3 +448,38 @@ def test_sagemaker_which_passes_no_query_on_asks_by_its_own_header(client: httpx
     assert set(window["frame_scores"]) == set(CODES)
     answer = client.post("/invocations", content=body, headers={**AUDIO, name: "scores=many"})
     assert "scores=frames" in _problem(answer, 400, "query")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:8080"}, 200),
+        ({"Host": "[::1]:8080"}, 200),
+        ({"Host": "birds.example:8080"}, 421),
+        ({"Host": "127.0.0.1.birds.example"}, 421),
+        ({"Host": ""}, 421),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 403),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+    ],
+)
+def test_a_website_in_the_same_browser_gets_nothing_from_a_server_for_this_machine(
+    headers: dict[str, str], status: int
+) -> None:
+    app = FastAPI()
+    app.add_middleware(web.OnlyOurs, host="127.0.0.1")
+
+    @app.post("/invocations")
+    async def invocations() -> str:
+        return "heard"
+
+    async def post() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as one:
+            return await one.post("/invocations", headers=headers)
+
+    response = asyncio.run(post())
+    assert response.status_code == status
+    if status != 200:
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.json()["code"] in ("other-host", "other-site")

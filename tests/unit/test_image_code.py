@@ -131,3 +131,8 @@ def test_a_source_text_is_known_by_itself_and_by_what_it_imports(tree: Path) -> 
     assert first == image_code.source_fingerprint(text, tree)
     changed(tree, "birdsong/errors.py")
     assert first != image_code.source_fingerprint(text, tree)
+
+
+def test_a_text_for_people_is_in_no_fingerprint() -> None:
+    for target in image_code.STAGES:
+        assert not [file for file in image_code.image_files(target) if file.suffix == ".md"]
