@@ -16,19 +16,24 @@ from sagemaker_server.server import BUCKET, REGION, Server
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 
-@pytest.fixture
-def clients(server: Server) -> Iterator[dict[str, Any]]:
+def connect(server: Server, read_seconds: float = 60) -> dict[str, Any]:
+    """Clients that ask once, and wait so long for an answer."""
     import boto3
     from botocore.config import Config
 
     session = boto3.session.Session(
         aws_access_key_id="testing", aws_secret_access_key="testing", region_name=REGION
     )
-    config = Config(retries={"total_max_attempts": 1}, read_timeout=2)
-    made = {
+    config = Config(retries={"total_max_attempts": 1}, read_timeout=read_seconds)
+    return {
         name: session.client(name, endpoint_url=server.address, config=config)
         for name in ("sagemaker", "logs", "s3")
     }
+
+
+@pytest.fixture
+def clients(server: Server) -> Iterator[dict[str, Any]]:
+    made = connect(server)
     made["s3"].put_object(Bucket=BUCKET, Key="data/a", Body=b"1")
     yield made
     for client in made.values():
@@ -226,8 +231,9 @@ def test_faults_come_on_command(
     made: bool,
 ) -> None:
     server.faults.add("CreateTrainingJob", kind)
+    sagemaker = connect(server, 2)["sagemaker"] if kind == "timeout" else clients["sagemaker"]
     with pytest.raises(Exception, match=error):
-        clients["sagemaker"].create_training_job(**request("one"))
+        sagemaker.create_training_job(**request("one"))
     assert server.names == (["one"] if made else [])
     assert server.faults.met == [("CreateTrainingJob", kind)]
     assert "CreateTrainingJob" in server.faults.calls
