@@ -6,7 +6,8 @@
 The loop uses the bundle's own TensorFlow graph. Prediction uses the runtime (by default the fastest
 one), once with recordings decoded apart, as it does, and once in this process, to see what that
 costs. Networks are loaded once and warm. Rounds are interleaved, so that other work on the machine
-hits all alike; figures are medians of seconds of audio per second, and of ratios within a round.
+hits all alike; figures are medians of seconds of audio per second, and of ratios within a round;
+beside them seconds of audio per second of all cores' time, which other work disturbs less.
 """
 
 import argparse
@@ -50,18 +51,23 @@ def main() -> None:
         "librosa loop, tensorflow": lambda: plain_loop(files, graph),
     }
     seen: dict[str, list[float]] = {name: [] for name in ways}
+    per_core: dict[str, list[float]] = {name: [] for name in ways}
     loads = []
     for number in range(asked.rounds):
         for name in list(ways) if number % 2 else reversed(list(ways)):
+            began, busy = time.perf_counter(), sum(os.times()[:4])
             seen[name].append(ways[name]())
+            heard = seen[name][-1] * (time.perf_counter() - began)
+            per_core[name].append(heard / (sum(os.times()[:4]) - busy))
         loads.append(os.getloadavg()[0])
     mine = next(iter(seen.values()))
     print(f"{len(files)} recordings, {asked.rounds} rounds, load {min(loads):.1f}-{max(loads):.1f}")
     for name, values in seen.items():
         ratio = statistics.median(one / other for one, other in zip(mine, values, strict=True))
+        core = statistics.median(per_core[name])
         print(
-            f"{name:60} {statistics.median(values):6.0f} times real time; predict is {ratio:.2f} "
-            "times as fast"
+            f"{name:60} {statistics.median(values):5.0f} times real time, {core:5.0f} per core and "
+            f"second; predict is {ratio:.2f} times as fast"
         )
 
 
