@@ -111,11 +111,7 @@ class PackageShelf:
         The token is the bundle's: where two make it at once, or an answer is lost on the way and
         the call repeated, SageMaker answers with the package that is there.
         """
-        if not re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", name):
-            raise ConfigError(
-                f"model_name {name!r}: SageMaker's groups are named by letters, digits and single "
-                "hyphens between them, at most 63."
-            )
+        check_name(name)
         approval = _approval(verdict, self._config)
         if known is not None:
             self._sagemaker.update_model_package(
@@ -124,7 +120,7 @@ class PackageShelf:
                 ApprovalDescription=verdict.reason[:LONGEST_TEXT],
             )
             return self.get(name, str(known.version))
-        image = self._image()
+        image = check_image(self._config.serve_image)
         model = self._upload(made, sha256)
         self._ensure_group(name)
         arn = self._sagemaker.create_model_package(
@@ -150,16 +146,6 @@ class PackageShelf:
             CustomerMetadataProperties=self._properties(made, sha256, verdict),
         )["ModelPackageArn"]
         return self.get(name, arn.rpartition("/")[2])
-
-    def _image(self) -> str:
-        image = self._config.serve_image
-        if not _IMAGE.match(image):
-            raise ConfigError(
-                f"serve_image is {image!r}: SageMaker's registry needs the image serve in ECR, as "
-                "ACCOUNT.dkr.ecr.REGION.amazonaws.com/birdsong-python-serve:TAG. Push it (make "
-                "images; docker push) and give --set serve_image=."
-            )
-        return image
 
     def _ensure_group(self, name: str) -> None:
         try:
@@ -244,6 +230,34 @@ class PackageShelf:
             return inside
 
         return _check(bundle_cache.folder(version.bundle_sha256, download), version)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no group can have.
+
+    Raises:
+        ConfigError: It has other characters, or is too long.
+    """
+    if not re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", name):
+        raise ConfigError(
+            f"model_name {name!r}: SageMaker's groups are named by letters, digits and hyphens "
+            "between them, at most 63."
+        )
+
+
+def check_image(image: str) -> str:
+    """An image's address, where it is one in ECR.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not _IMAGE.match(image):
+        raise ConfigError(
+            f"serve_image is {image!r}: SageMaker's registry needs the image serve in ECR, as "
+            "ACCOUNT.dkr.ecr.REGION.amazonaws.com/birdsong-python-serve:TAG-sagemaker. Push it "
+            "(make images; docker push) and give --set serve_image=."
+        )
+    return image
 
 
 def _check(folder: Path, version: Version) -> Path:

@@ -209,11 +209,42 @@ def check(values: Mapping[str, Any]) -> None:
                 problems[f"{renamed.get(field, field)}{colon}{rest}"] = None
     if (values.get("backbone"), values.get("front_end")) == ("inception_v3", "small"):
         problems["front_end: small is too small for inception_v3; choose full."] = None
-    if values.get("target") == "sagemaker":
-        problems["target: sagemaker is not there yet; choose none or local."] = None
     problems |= dict.fromkeys(_problems_of_places(values))
+    if not problems:
+        problems |= dict.fromkeys(_problems_on_sagemaker(values))
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def _problems_on_sagemaker(values: Mapping[str, Any]) -> list[str]:
+    """What register and deploy would say at the end of a run: what SageMaker needs is missing."""
+    from birdsong.registry import SAGEMAKER
+
+    registered = str(values.get("registry") or "").strip().startswith(SAGEMAKER)
+    problems = []
+    if registered:
+        from birdsong.aws.registry import check_image, check_name
+
+        for check, name in ((check_image, "serve_image"), (check_name, "model_name")):
+            try:
+                check(str(values.get(name) or ""))
+            except BirdsongError as error:
+                problems.append(str(error))
+    if values.get("target") == "sagemaker":
+        from birdsong.aws.endpoint_step import wish_of
+
+        if not registered:
+            problems.append(
+                "target: sagemaker deploys versions of SageMaker's registry; give "
+                "registry=sagemaker://BUCKET/PREFIX."
+            )
+        names = config.DeployConfig.model_fields
+        chosen = {name: values[name] for name in names if name in values}
+        try:
+            wish_of("arn", config.DeployConfig(**chosen), "bucket", "1")
+        except BirdsongError as error:
+            problems.append(str(error))
+    return problems
 
 
 def _problems_of_places(values: Mapping[str, Any]) -> list[str]:

@@ -206,3 +206,29 @@ class _OneTrialFails:
         if self.started == 2:
             shutil.rmtree(root / "input/data/development")
         return Process(TRAINING).start(image, root, environment)
+
+
+@pytest.mark.slow
+def test_a_run_is_registered_deployed_and_served_as_it_was_measured(
+    server: Server, birdsong: Any, runs: Path
+) -> None:
+    settings = (
+        f"registry=sagemaker://{BUCKET}/birds",
+        "approval=gate",
+        "serve_image=123456789012.dkr.ecr.us-east-1.amazonaws.com/birdsong-python-serve:test",
+        "target=sagemaker",
+        "endpoint_role=arn:aws:iam::123456789012:role/birdsong-job",
+        "instance=serverless",
+    )
+    asked = [part for text in settings for part in ("--set", text)]
+    for action in ("created", "unchanged"):
+        done = birdsong("rerun", newest(runs).id, "--from", "register", *asked)
+        output, _ = done.communicate()
+        assert done.returncode == 0, output
+        step = newest(runs).steps["deploy"]
+        made = artifacts.read_json(Path(step.outputs["endpoint"]["path"]) / "endpoint.json")
+        assert (made["state"], made["action"]) == ("checked", action)
+        assert made["largest_difference"] < 1e-3
+        assert len(made["golden"]) == 2
+    assert len(server.registry.packages) == len(server.hosting.endpoints) == 1
+    assert len(server.hosting.configs) == len(server.hosting.models) == 1
