@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 LOCK := docker/requirements/dev.txt
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-long test-browser test-docker images lint lock bench cluster cluster-down clean
+.PHONY: help demo test test-long test-browser test-docker test-aws images lint lock bench cluster cluster-down clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -18,7 +18,7 @@ demo: $(STAMP) ## Run the whole pipeline on generated songs, offline (minutes on
 	$(BIN)/python pipeline.py run --profile demo
 
 test: $(STAMP) ## The normal test suite (at most 12 minutes on 2 cores)
-	$(BIN)/pytest -m "not slow and not browser and not docker"
+	$(BIN)/pytest -m "not slow and not browser and not docker and not aws"
 
 test-long: $(STAMP) ## What takes longer; keeps the results in tests/LONG.md
 	BIRDSONG_ENGINE=optional tests/docker/run.sh $(BIN)/python tests/long.py
@@ -28,6 +28,9 @@ test-browser: $(STAMP) ## The pages in headless Chromium (about three minutes; n
 
 test-docker: $(STAMP) ## Build the images and run the DAG in them (minutes; needs docker, or root)
 	tests/docker/run.sh $(BIN)/pytest -m "docker and not slow"
+
+test-aws: $(STAMP) ## Registry and endpoint on your account of AWS (cents; see tests/aws/)
+	$(BIN)/pytest -m aws -s tests/aws
 
 images: $(STAMP) ## Build the images of this code, with a list of what is in each
 	PYTHON=$(BIN)/python docker/build.sh

@@ -74,7 +74,8 @@ def _finish(
     print(f"{found['state']}: {found['reason']}")
     if found["state"] != "checked":
         return {"deployed": 0.0}
-    print(f"Start it with: {found['command']}")
+    verb = "Look at" if config.target == "sagemaker" else "Start"
+    print(f"{verb} it with: {found['command']}")
     return {
         "deployed": 1.0,
         "golden": float(len(found["golden"])),

@@ -1,0 +1,87 @@
+"""Registry and endpoint on a real account of AWS: `make test-aws`. It costs cents.
+
+A serverless endpoint of 3 GB is made, updated, gone back from and deleted; requests to it take
+seconds. What stays: two model packages in the group, and two bundles of 1 MB in the bucket, which
+the policy of the pipeline may not delete; the test's last line says how.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_bundles import Stages, write_stages
+
+from birdsong import artifacts, deployment, registry
+from birdsong.aws import at_work, prices
+from birdsong.aws.clients import Account
+from birdsong.aws.endpoint import Endpoint
+from birdsong.config import DeployConfig, RegisterConfig
+from birdsong.golden_gate import GateError
+
+pytestmark = pytest.mark.aws
+
+NAME = "birdsong-test"
+NEEDED = {
+    "BIRDSONG_AWS_PLACE": "sagemaker://BUCKET/PREFIX",
+    "BIRDSONG_AWS_ROLE": "ARN of the role birdsong-job",
+    "BIRDSONG_AWS_SERVE_IMAGE": "the image serve in ECR",
+}
+
+
+@pytest.fixture
+def given() -> dict[str, str]:
+    """What the caller must say."""
+    missing = [f"{name} ({what})" for name, what in NEEDED.items() if not os.environ.get(name)]
+    if missing:
+        pytest.fail(f"Set {'; '.join(missing)}, and credentials of the account.", pytrace=False)
+    return {name: os.environ[name] for name in NEEDED}
+
+
+def _register(given: dict[str, str], stages: Stages, out: Path) -> dict[str, Any]:
+    config = RegisterConfig(
+        model_name=NAME,
+        registry=given["BIRDSONG_AWS_PLACE"],
+        gate="none",
+        approval="gate",
+        serve_image=given["BIRDSONG_AWS_SERVE_IMAGE"],
+    )
+    registry.register(stages.model, stages.thresholds, stages.evaluation, out, config)
+    found: dict[str, Any] = artifacts.read_json(out / "version.json")
+    return found
+
+
+def test_a_version_is_registered_once_served_and_a_bad_one_is_gone_back_from(
+    given: dict[str, str], tmp_path: Path
+) -> None:
+    stages = write_stages(tmp_path / "good", saved_model=True)
+    version = _register(given, stages, tmp_path / "v1")
+    assert _register(given, stages, tmp_path / "v2")["version"] == version["version"]
+    region = version["arn"].split(":")[3]
+    wish = DeployConfig(
+        target="sagemaker",
+        endpoint_role=given["BIRDSONG_AWS_ROLE"],
+        instance="serverless",
+        endpoint_options='{"memory_mb": 3072, "concurrency": 1}',
+    )
+    endpoint = Endpoint(NAME, region)
+    try:
+        for folder, action in (("e1", "created"), ("e2", "unchanged")):
+            deployment.deploy(tmp_path / "v1", tmp_path / folder, wish)
+            made = artifacts.read_json(tmp_path / folder / "endpoint.json")
+            assert (made["state"], made["action"]) == ("checked", action)
+        bad = write_stages(tmp_path / "bad", saved_model=True, golden_shift=0.2, note="bad")
+        _register(given, bad, tmp_path / "v3")
+        with pytest.raises(GateError, match="as before"):
+            deployment.deploy(tmp_path / "v3", tmp_path / "e3", wish)
+        now = endpoint.describe()
+        assert now is not None
+        assert now["EndpointConfigName"] == made["config"]
+    finally:
+        endpoint.delete()
+    assert endpoint.describe() is None
+    assert at_work.find(Account(region), prices.load(), run="none-of-this-name") == []
+    print(
+        f"Left: the group {NAME} with two packages (aws sagemaker delete-model-package, "
+        f"delete-model-package-group), and bundles/ in {given['BIRDSONG_AWS_PLACE']}."
+    )
