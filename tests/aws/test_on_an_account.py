@@ -1,8 +1,8 @@
 """Registry and endpoint on a real account of AWS: `make test-aws`. It costs cents.
 
-A serverless endpoint of 3 GB is made, updated, gone back from and deleted; requests to it take
-seconds. What stays: two model packages in the group, and two bundles of 1 MB in the bucket, which
-the policy of the pipeline may not delete; the test's last line says how.
+The model of a finished run (`make demo` leaves one in `runs/`) is registered, and a serverless
+endpoint of it made, updated, gone back from and deleted; requests to it take seconds. What stays:
+the model package, and the bundle in the bucket, which the policy of the pipeline may not delete.
 """
 
 import os
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_bundles import Stages, write_stages
 
 from birdsong import artifacts, deployment, registry
 from birdsong.aws import at_work, prices
@@ -18,6 +17,7 @@ from birdsong.aws.clients import Account
 from birdsong.aws.endpoint import Endpoint
 from birdsong.config import DeployConfig, RegisterConfig
 from birdsong.golden_gate import GateError
+from birdsong.runs import record
 
 pytestmark = pytest.mark.aws
 
@@ -26,6 +26,7 @@ NEEDED = {
     "BIRDSONG_AWS_PLACE": "sagemaker://BUCKET/PREFIX",
     "BIRDSONG_AWS_ROLE": "ARN of the role birdsong-job",
     "BIRDSONG_AWS_SERVE_IMAGE": "the image serve in ECR",
+    "BIRDSONG_AWS_RUNS": "folder of runs, such as runs; the latest is taken",
 }
 
 
@@ -38,7 +39,9 @@ def given() -> dict[str, str]:
     return {name: os.environ[name] for name in NEEDED}
 
 
-def _register(given: dict[str, str], stages: Stages, out: Path) -> dict[str, Any]:
+def _register(given: dict[str, str], out: Path) -> dict[str, Any]:
+    steps = record.find(Path(given["BIRDSONG_AWS_RUNS"]), "latest").steps
+    judged = steps["evaluate-threshold"].outputs
     config = RegisterConfig(
         model_name=NAME,
         registry=given["BIRDSONG_AWS_PLACE"],
@@ -46,17 +49,22 @@ def _register(given: dict[str, str], stages: Stages, out: Path) -> dict[str, Any
         approval="gate",
         serve_image=given["BIRDSONG_AWS_SERVE_IMAGE"],
     )
-    registry.register(stages.model, stages.thresholds, stages.evaluation, out, config)
+    registry.register(
+        steps["train"].outputs["model"]["path"],
+        judged["thresholds"]["path"],
+        judged["evaluation"]["path"],
+        out,
+        config,
+    )
     found: dict[str, Any] = artifacts.read_json(out / "version.json")
     return found
 
 
-def test_a_version_is_registered_once_served_and_a_bad_one_is_gone_back_from(
+def test_a_version_is_registered_once_served_and_a_late_one_is_gone_back_from(
     given: dict[str, str], tmp_path: Path
 ) -> None:
-    stages = write_stages(tmp_path / "good", saved_model=True)
-    version = _register(given, stages, tmp_path / "v1")
-    assert _register(given, stages, tmp_path / "v2")["version"] == version["version"]
+    version = _register(given, tmp_path / "v1")
+    assert _register(given, tmp_path / "v2")["version"] == version["version"]
     region = version["arn"].split(":")[3]
     wish = DeployConfig(
         target="sagemaker",
@@ -70,10 +78,10 @@ def test_a_version_is_registered_once_served_and_a_bad_one_is_gone_back_from(
             deployment.deploy(tmp_path / "v1", tmp_path / folder, wish)
             made = artifacts.read_json(tmp_path / folder / "endpoint.json")
             assert (made["state"], made["action"]) == ("checked", action)
-        bad = write_stages(tmp_path / "bad", saved_model=True, golden_shift=0.2, note="bad")
-        _register(given, bad, tmp_path / "v3")
+        # Another configuration, and a budget that no answer keeps.
+        late = {"latency_ms": 0.001, "endpoint_options": '{"memory_mb": 3072, "concurrency": 2}'}
         with pytest.raises(GateError, match="as before"):
-            deployment.deploy(tmp_path / "v3", tmp_path / "e3", wish)
+            deployment.deploy(tmp_path / "v1", tmp_path / "e3", wish.model_copy(update=late))
         now = endpoint.describe()
         assert now is not None
         assert now["EndpointConfigName"] == made["config"]
@@ -82,6 +90,6 @@ def test_a_version_is_registered_once_served_and_a_bad_one_is_gone_back_from(
     assert endpoint.describe() is None
     assert at_work.find(Account(region), prices.load(), run="none-of-this-name") == []
     print(
-        f"Left: the group {NAME} with two packages (aws sagemaker delete-model-package, "
-        f"delete-model-package-group), and bundles/ in {given['BIRDSONG_AWS_PLACE']}."
+        f"Left: {version['arn']} (aws sagemaker delete-model-package, then "
+        f"delete-model-package-group), and its bundle, {version['uri']}."
     )
