@@ -6,17 +6,17 @@ from typing import Any
 HEADS = (
     "runtime",
     "admitted",
-    "recordings compared",
-    "largest difference of a score",
+    "recordings",
+    "largest difference",
     "same top species",
     "accuracy",
-    "accuracy, points from TensorFlow's",
+    "points from TensorFlow's",
 )
 
 SERVED_HEADS = (
     "runtime",
     "served",
-    "largest difference of a score",
+    "largest difference",
     "same top species",
     "test accuracy",
     "test false-positive rate",
