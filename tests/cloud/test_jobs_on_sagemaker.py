@@ -129,6 +129,7 @@ def test_a_job_of_the_same_step_with_other_settings_is_stopped_before_the_next_o
     assert len(places) == 1
 
 
+@pytest.mark.slow
 def test_attempts_come_to_an_end(
     step: Any,
     server: Server,
@@ -304,6 +305,7 @@ def test_throttling_is_waited_out(
     assert len(server.names) == 1
 
 
+@pytest.mark.slow
 def test_a_question_is_asked_for_long_and_in_the_end_given_up(
     step: Any,
     server: Server,
@@ -409,7 +411,7 @@ def _until_it_trains(server: Server) -> None:
     raise AssertionError("the job did not start")
 
 
-@pytest.mark.parametrize("on_cancel", ["stop", "leave"])
+@pytest.mark.parametrize("on_cancel", ["stop", pytest.param("leave", marks=pytest.mark.slow)])
 def test_a_cancelled_step_stops_its_job_or_leaves_it_as_told(
     surroundings: dict[str, str],
     server: Server,
@@ -515,6 +517,7 @@ def test_a_search_none_of_whose_trials_works_says_why(
     assert "No objective metrics found" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_search_learns_from_an_earlier_one_and_none_starts_no_job(
     search_step: Any, server: Server, tmp_path: Path
 ) -> None:
