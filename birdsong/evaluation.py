@@ -14,12 +14,12 @@ from birdsong import (
     calibration,
     metrics,
     report,
-    runtime_evaluation,
     soundscapes,
     thresholds,
 )
 from birdsong.config import EvaluateConfig
 from birdsong.errors import DataError
+from birdsong.runtimes import evaluation as runtime_evaluation
 from birdsong.scoring import Scorer, score_windows
 from birdsong.summary import Recordings, Scored, by_recording, calibration_json, summarise
 

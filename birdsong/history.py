@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from birdsong import pages, runtime_table
+from birdsong import pages
 from birdsong.config import Hyperparameters, TrainConfig
+from birdsong.runtimes import tables as runtime_table
 
 if TYPE_CHECKING:
     from birdsong.training_state import Epoch

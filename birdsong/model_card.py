@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from birdsong import runtime_table
+from birdsong.runtimes import tables as runtime_table
 
 
 def markdown(

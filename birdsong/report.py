@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
-from birdsong import data_effects, pages, report_pictures, report_species, runtime_table
+from birdsong import data_effects, pages, report_pictures, report_species
 from birdsong.calibration import Calibration, Reliability
 from birdsong.report_words import about_frames, interval, limits, many, meaning, percent, points
+from birdsong.runtimes import tables as runtime_table
 
 NAMES = {
     "accuracy": "Accuracy: the top species is labelled",

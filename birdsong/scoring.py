@@ -131,7 +131,7 @@ def load_scorer(path: str | Path, runtime: str = "auto") -> Scorer:
     Args:
         path: A bundle, or a model artifact of train. Hashes are not checked here: see
             `bundle.verify_bundle`.
-        runtime: auto takes the fastest admitted runtime of this machine (`runtime_choice`), which
+        runtime: auto takes the fastest admitted runtime of this machine (`runtimes.choice`), which
             is never TensorFlow where another one can be used; a name of `runtimes.RUNTIMES` takes
             that one. TensorFlow is imported only where it is the runtime.
 
@@ -147,9 +147,9 @@ def load_scorer(path: str | Path, runtime: str = "auto") -> Scorer:
     folder = Path(path)
     model = folder / "model" if (folder / "bundle.json").is_file() else folder
     if runtime == "auto":
-        from birdsong import runtime_choice
+        from birdsong.runtimes import choice
 
-        return runtime_choice.fastest(folder, model)
+        return choice.fastest(folder, model)
     runtimes.known(runtime)
     if runtime not in (allowed := runtimes.admitted(folder)):
         entry = runtimes.table(folder).get(runtime)

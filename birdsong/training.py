@@ -16,7 +16,6 @@ from birdsong import (
     devices,
     history,
     progress,
-    runtime_export,
     weak_labels,
 )
 from birdsong.ahead import read_ahead
@@ -33,6 +32,7 @@ from birdsong.features import FeatureSet
 from birdsong.frontend_graph import FrontEnd
 from birdsong.hyperparameters import read as read_hyperparameters
 from birdsong.model import export, in_float32, start_network
+from birdsong.runtimes import export as runtime_export
 from birdsong.tensorflow_setup import keras, tf
 from birdsong.training_data import BATCHES_AHEAD, Batch, TrainingWindows, Windows
 from birdsong.training_state import Epoch, Fit

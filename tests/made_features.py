@@ -84,9 +84,9 @@ def exported_model(
     path: Path, codes: Sequence[str], plain: baseline.Baseline | None = None
 ) -> Path:
     """The same for every runtime, each of them admitted that runs here."""
-    from birdsong import runtime_export
     from birdsong.config import RuntimeConfig
     from birdsong.model import export
+    from birdsong.runtimes import export as runtime_export
 
     network = untrained_network(codes)
     takes = [

@@ -202,7 +202,7 @@ def make_bundle(place: Path) -> None:
     from birdsong.config import RuntimeConfig
     from birdsong.features import FeatureSet
     from birdsong.model import build_network, export
-    from birdsong.runtime_export import export_and_compare
+    from birdsong.runtimes.export import export_and_compare
     from birdsong.tensorflow_setup import keras
 
     sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from made_features import exported_model, song
 
-from birdsong import artifacts, audio, runtime_choice, runtime_export, runtimes
+from birdsong import artifacts, audio, runtimes
 from birdsong.config import FeatureConfig, RuntimeConfig
 from birdsong.errors import ConfigError, DataError
+from birdsong.runtimes import choice as runtime_choice
+from birdsong.runtimes import export as runtime_export
 from birdsong.scoring import Scorer, load_scorer
 
 CODES = ["a", "b", "c"]
@@ -249,7 +251,7 @@ def test_a_cpu_without_bfloat16_does_not_pretend(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """OpenVINO computes in float32 there, and says nothing."""
-    openvino = pytest.importorskip("birdsong.openvino_setup").openvino
+    openvino = pytest.importorskip("birdsong.runtimes.openvino_setup").openvino
 
     class Plain:
         def get_property(self, device: str, name: str) -> list[str]:
@@ -269,7 +271,7 @@ def test_fast_runtimes_import_no_tensorflow_and_send_no_telemetry(
     code = (
         "import sys\nimport numpy as np\nfrom birdsong.scoring import load_scorer\n"
         "load_scorer(sys.argv[1]).frames(np.ones((1, 110250), np.float32))\n"
-        "from birdsong.openvino_setup import nncf\nnncf()\n"
+        "from birdsong.runtimes.openvino_setup import nncf\nnncf()\n"
         "print(*sorted(name for name in sys.modules if sys.modules[name]))"
     )
     env = {**os.environ, "HOME": str(tmp_path)}

@@ -148,7 +148,7 @@ def _write_onnx(network: Any, front_end: FrontEndConfig, place: Path) -> None:
 
 
 def _write_int8(onnx: Path, frames: Floats, place: Path) -> None:
-    from birdsong import openvino_setup
+    from birdsong.runtimes import openvino_setup
 
     if not onnx.is_file():
         raise OSError("there is no ONNX file to quantise")

@@ -83,7 +83,7 @@ def lacking(name: str) -> str:
         return f"The package {package} is not installed."
     if name == "openvino-bf16":
         # OpenVINO computes in float32 there without a word.
-        from birdsong.openvino_setup import openvino
+        from birdsong.runtimes.openvino_setup import openvino
 
         if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             return "This CPU does not compute in bfloat16 (AVX-512 BF16 or AMX)."
@@ -149,7 +149,7 @@ def _onnx(file: Path) -> Network:
 
 
 def _openvino(file: Path, precision: str) -> Network:
-    from birdsong.openvino_setup import openvino
+    from birdsong.runtimes.openvino_setup import openvino
 
     core = openvino.Core()
     settings: dict[str, Any] = {
