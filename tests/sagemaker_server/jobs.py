@@ -146,9 +146,10 @@ class TrainingJob:
         timer.start()
         syncing = threading.Thread(target=self._sync, args=[mirror, synced], daemon=True)
         syncing.start()
-        for line in self._running.process.stdout:
-            self._hear(line.rstrip("\n"), stream)
-        exit_code = self._running.process.wait()
+        with self._running.process as process:  # which closes its output
+            for line in process.stdout:
+                self._hear(line.rstrip("\n"), stream)
+            exit_code = process.wait()
         timer.cancel()
         synced.set()
         syncing.join()
