@@ -4,8 +4,9 @@ What uvicorn itself has no setting for is added at four of its protocol's method
 """
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -132,6 +133,17 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, last_call: Callable[[], None]) -> None:
         super().__init__(config)
         self._last_call = last_call
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn's, but a signal that was obeyed is not raised once more at the end.
+
+        A CPU with AMX needs more room for a signal after a network ran in the thread than some
+        builds of Python give it; then the process dies of the second one (exit code 139).
+        """
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
 
     async def shutdown(self, sockets: Any = None) -> None:
         grace = self.config.timeout_graceful_shutdown or 0

@@ -60,7 +60,7 @@ def serve_bundle(
     """
     # Before the network loads for seconds: a port that is taken is told at once.
     listener = listener or local_http.bound(host, port)
-    # uvicorn raises the signal again when all is done; a stop that was asked for is a success.
+    # Until the server listens; a stop that was asked for is a success.
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, _done)
     limits = limits or limit_flags.from_flags(argparse.Namespace(), os.environ)
