@@ -63,9 +63,13 @@ def find(
 
 
 def _age_seconds(place: Path) -> float:
-    times = [place.lstat().st_mtime]
-    if place.is_dir() and not place.is_symlink():
-        times += [file.lstat().st_mtime for file in place.rglob("*")]
+    """Seconds since something in it was written; 0 where it changes during the look."""
+    try:
+        times = [place.lstat().st_mtime]
+        if place.is_dir() and not place.is_symlink():
+            times += [file.lstat().st_mtime for file in place.rglob("*")]
+    except FileNotFoundError:
+        return 0.0
     return time.time() - max(times)
 
 

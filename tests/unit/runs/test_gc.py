@@ -198,15 +198,15 @@ def test_gc_beside_runs_that_take_from_each_other_breaks_none(tmp_path: Path) ->
     engine.execute(branching, {}, runs)
     program = [sys.executable, str(Path(branching_pipeline.__file__)), "run-cached", str(runs)]
     for number in range(2):
-        child = subprocess.Popen(
+        with subprocess.Popen(
             [*program, json.dumps({"how": f"well {number}", "pause": 0.0})],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        )
-        while child.poll() is None:
-            collect(runs, keep=1)
-        out, err = child.communicate(timeout=60)
+        ) as child:
+            while child.poll() is None:
+                collect(runs, keep=1)
+            out, err = child.communicate(timeout=60)
         assert child.returncode == 0, err
         assert usable(runs, out.strip())
 
@@ -260,6 +260,23 @@ def test_what_killed_processes_and_the_page_left_goes_when_it_is_old_enough(runs
     assert all(place.exists() for place in [*young, *mine])
     assert all(usable(runs, name) for name in (FIRST, SECOND, THIRD))
     assert gc.make(runs).empty
+
+
+def test_a_run_that_writes_its_first_record_in_the_moment_of_the_look_stays(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = written_hours_ago(runs / "20250101-000000-abcd/.pipeline.json.1234.writing", 2)
+    listed = Path.rglob
+
+    def renamed_after(self: Path, pattern: str) -> list[Path]:
+        found = list(listed(self, pattern))
+        if new in found:
+            new.rename(new.with_name("pipeline.json"))
+        return found
+
+    monkeypatch.setattr(Path, "rglob", renamed_after)
+    assert gc.make(runs).leftovers == []
+    assert new.with_name("pipeline.json").exists()
 
 
 def test_checkpoints_of_an_unfinished_run_stay_until_the_run_goes(runs: Path) -> None:
