@@ -1,12 +1,15 @@
 """Run the long tests and keep their last results in tests/LONG.md: `make test-long`.
 
-The file is written also when tests fail, and says so; it is committed by whoever ran them.
+`python tests/long.py FILES or other options of pytest` runs a part of them: its rows are replaced,
+the others stay, each with the commit and the day that it was run on. Tests that fail are written
+down as well. The file is committed by whoever ran them.
 """
 
+import dataclasses
 import datetime
 import os
 import platform
-import shlex
+import re
 import subprocess
 import sys
 import tempfile
@@ -15,6 +18,41 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "tests" / "LONG.md"
+HEADER = """\
+# Last results of `make test-long`
+
+Written by `tests/long.py`; a run of a part of the tests replaces its rows only. Seconds are of the
+clock, the load is that of the last 15 minutes.
+
+| file | test | result | seconds | day | commit | cores, load |
+|---|---|---|---|---|---|---|
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """The last result of one test; `told` are the lines of its output that are figures."""
+
+    file: str
+    test: str
+    result: str
+    seconds: str
+    day: str
+    commit: str
+    load: str
+    told: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.file, self.test
+
+    @property
+    def heading(self) -> str:
+        return f"## {self.file}: {self.test}"
+
+    def __str__(self) -> str:
+        cells = dataclasses.astuple(self)[:-1]
+        return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 
 def git(*arguments: str) -> str:
@@ -22,61 +60,96 @@ def git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def machine() -> str:
-    import psutil
-
-    memory = psutil.virtual_memory().total / 2**30
-    return (
-        f"{len(os.sched_getaffinity(0))} CPU cores, {memory:.0f} GiB, {platform.system()} "
-        f"{platform.machine()}, Python {platform.python_version()}"
-    )
+def commit() -> str:
+    dirty = git("status", "--porcelain", "--", ".", f":!{RESULTS.relative_to(ROOT)}")
+    return git("rev-parse", "--short", "HEAD") + (" and changes" if dirty else "")
 
 
 def outcome(case: ElementTree.Element) -> str:
-    for word in ("failure", "error", "skipped"):
-        found = case.find(word)
+    for tag, word in {"failure": "FAILED", "error": "ERROR", "skipped": "skipped"}.items():
+        found = case.find(tag)
         if found is not None:
             reason = (found.get("message") or "").splitlines()[:1]
-            name = {"failure": "FAILED", "error": "ERROR", "skipped": "skipped"}[word]
-            return f"{name}: {reason[0][:200]}" if reason else name
+            return f"{word}: {reason[0][:200]}" if reason else word
     return "passed"
 
 
-def page(report: Path, commit: str, load: tuple[float, ...]) -> str:
-    suite = ElementTree.parse(report).getroot()
-    cases = list(suite.iter("testcase"))
-    seconds = sum(float(case.get("time", 0)) for case in cases)
-    bad = sum(outcome(case).startswith(("FAILED", "ERROR")) for case in cases)
-    skipped = sum(outcome(case).startswith("skipped") for case in cases)
-    lines = [
-        "# Last results of `make test-long`",
-        "",
-        "Written by `tests/long.py`, also when tests fail.",
-        "",
-        f"- {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC, commit {commit}",
-        f"- {shlex.join(['pytest', '-m', 'slow', *sys.argv[1:]])}",
-        f"- {machine()}; load of the last 15 minutes {load[2]:.1f}",
-        f"- {len(cases)} tests in {seconds / 60:.1f} min: {len(cases) - bad - skipped} passed, "
-        f"{bad} failed, {skipped} skipped",
-        "",
-        "| test | result | seconds |",
-        "|---|---|---|",
-    ]
-    tables = []
-    for case in cases:
-        name = str(case.get("name")).replace("|", "\\|")
-        lines.append(f"| {name} | {outcome(case)} | {float(case.get('time', 0)):.0f} |")
+def ran(report: Path, at: str) -> list[Row]:
+    """What pytest's report says of the tests that ran.
+
+    Args:
+        report: As JUnit's XML.
+        at: The commit.
+    """
+    day = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}"
+    load = f"{len(os.sched_getaffinity(0))}, {os.getloadavg()[2]:.1f}"
+    rows: dict[tuple[str, str], Row] = {}
+    for case in ElementTree.parse(report).getroot().iter("testcase"):
         told = (case.findtext("system-out") or "").splitlines()
-        kept = [line for line in told if line.startswith(("|", "result: "))]
-        if kept:
-            tables += ["", f"## {name}", "", *kept]
-    return "\n".join([*lines, *tables, ""])
+        row = Row(
+            str(case.get("classname")).replace(".", "/") + ".py",
+            str(case.get("name")).replace("|", "/"),
+            outcome(case),
+            f"{float(case.get('time', 0)):.0f}",
+            day,
+            at,
+            load,
+            tuple(line for line in told if line.startswith(("|", "result: "))),
+        )
+        # An error while a test's fixtures end is a case of its own.
+        if row.key not in rows or row.result != "passed":
+            rows[row.key] = row
+    return list(rows.values())
+
+
+def kept(text: str) -> list[Row]:
+    """The rows of the file as it was."""
+    first, *sections = re.split(r"^(?=## )", text, flags=re.MULTILINE)
+    told = {}
+    for section in sections:
+        heading, *lines = section.strip().splitlines()
+        told[heading] = tuple(line for line in lines if line)
+    rows = []
+    for line in first.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        if line.startswith("| tests/") and len(cells) == 7:
+            file, test, result, seconds, day, at, load = cells
+            row = Row(file, test, result, seconds, day, at, load)
+            rows.append(dataclasses.replace(row, told=told.get(row.heading, ())))
+    return rows
+
+
+def merged(old: list[Row], new: list[Row], there: set[str]) -> str:
+    """The file anew: new rows in place of their old ones, without tests that are no more.
+
+    Args:
+        old: Of the file as it was.
+        new: Of this run.
+        there: Names of the long tests that there are, as pytest gives them.
+    """
+    rows = {row.key: row for row in [*old, *new]}
+    shown = sorted(
+        (row for row in rows.values() if f"{row.file}::{row.test}" in there or row in new),
+        key=lambda row: row.key,
+    )
+    parts = [HEADER + "".join(f"{row}\n" for row in shown)]
+    parts += ["\n".join([row.heading, "", *row.told, ""]) for row in shown if row.told]
+    return "\n".join(parts)
+
+
+def collected() -> set[str]:
+    command = [sys.executable, "-m", "pytest", "-m", "slow", "--collect-only", "-q"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return {line.replace("|", "/") for line in done.stdout.splitlines() if "::" in line}
 
 
 def main() -> int:
-    commit = git("rev-parse", "--short", "HEAD")
-    if git("status", "--porcelain", "--", ".", f":!{RESULTS.relative_to(ROOT)}"):
-        commit += " with changes that are not committed"
+    at, there = commit(), collected()
+    print(
+        f"{len(there)} long tests on {platform.system()} {platform.machine()}, Python "
+        f"{platform.python_version()}",
+        flush=True,
+    )
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         command = [sys.executable, "-m", "pytest", "-m", "slow", f"--junitxml={report}"]
@@ -85,11 +158,11 @@ def main() -> int:
         )
         if not report.is_file():
             return done.returncode
-        text = page(report, commit, os.getloadavg())
+        new = ran(report, at)
     aside = RESULTS.with_suffix(".writing")
-    aside.write_text(text)
+    aside.write_text(merged(kept(RESULTS.read_text()) if RESULTS.exists() else [], new, there))
     aside.replace(RESULTS)
-    print(f"Results are in {RESULTS.relative_to(ROOT)}; commit it.")
+    print(f"Results of {len(new)} tests are in {RESULTS.relative_to(ROOT)}; commit it.")
     return done.returncode
 
 

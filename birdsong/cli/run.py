@@ -18,7 +18,7 @@ from birdsong.cli.options import (
 
 
 class Profile(StrEnum):
-    """Names of `birdsong.config.PROFILES`."""
+    """Names of `birdsong.profiles.PROFILES`."""
 
     DEMO = "demo"
     QUICK = "quick"

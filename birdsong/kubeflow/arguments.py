@@ -29,7 +29,7 @@ def resolve(
         ir: The compiled pipeline.
         cluster: Its settings.
         source: Where the recordings are; empty for the profile's.
-        profile: Name in `config.PROFILES`; None for demo with generated data, else quick.
+        profile: Name in `profiles.PROFILES`; None for demo with generated data, else quick.
         settings: Texts `name=value`.
         earlier: Values of the run that is rerun; they stand in for profile and source.
 

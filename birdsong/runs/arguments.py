@@ -8,6 +8,7 @@ from typing import Any
 
 from birdsong import config
 from birdsong.errors import BirdsongError, ConfigError
+from birdsong.profiles import PROFILES
 from birdsong.runs import graph
 
 REMOTE = ("s3://", "gs://")
@@ -26,7 +27,7 @@ def resolve(
     Args:
         ir: The compiled pipeline.
         source: Where the recordings are; empty for the profile's.
-        profile: Name in `config.PROFILES`; None for demo with generated data, else quick.
+        profile: Name in `profiles.PROFILES`; None for demo with generated data, else quick.
         settings: Texts `name=value`.
         runs: Folder of all runs, which also holds the default registry.
 
@@ -52,7 +53,7 @@ def of_profile(
     Args:
         ir: The compiled pipeline.
         source: Where the recordings are; one that is given wins; empty for the profile's.
-        profile: Name in `config.PROFILES`; None for demo with generated data, else quick.
+        profile: Name in `profiles.PROFILES`; None for demo with generated data, else quick.
         given: Values by name.
 
     Raises:
@@ -61,13 +62,11 @@ def of_profile(
     source = str(given.get("source", "")) or source
     if profile is None:
         profile = "demo" if not source or source.startswith("demo:") else "quick"
-    if profile not in config.PROFILES:
-        raise ConfigError(
-            f"No profile {profile!r}. Profiles: {', '.join(sorted(config.PROFILES))}."
-        )
+    if profile not in PROFILES:
+        raise ConfigError(f"No profile {profile!r}. Profiles: {', '.join(sorted(PROFILES))}.")
     others = {name: value for name, value in given.items() if name != "source"}
     own = {"source": source} if source else {}
-    return graph.defaults(ir) | config.PROFILES[profile] | own | others, profile
+    return graph.defaults(ir) | PROFILES[profile] | own | others, profile
 
 
 def parse_setting(types: Mapping[str, type], text: str) -> tuple[str, Any]:

@@ -23,16 +23,18 @@ from sklearn.metrics import average_precision_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 from birdsong import artifacts, augment, training
-from birdsong.config import PROFILES, Hyperparameters, TrainConfig
+from birdsong.config import Hyperparameters, TrainConfig
 from birdsong.features import FeatureSet
+from birdsong.profiles import PROFILES
 from birdsong.tensorflow_setup import keras, tf
+from birdsong.trainer import Trainer, waves
 from birdsong.training_data import Windows
 
 EPOCHS = 40
 DRAWS = 2_000
 
 
-class RandomFrame(training.Trainer):
+class RandomFrame(Trainer):
     """Trains on any frame of a recording, as if its label were true of each."""
 
     def best_frames(self, batch: Any, seed: Any, share: Any = None) -> Any:
@@ -41,7 +43,7 @@ class RandomFrame(training.Trainer):
         part = tf.random.stateless_uniform([tf.shape(room)[0]], seed)
         starts = tf.cast(part * tf.cast(room + 1, tf.float32), tf.int32)
         positions = starts[:, tf.newaxis] + tf.range(size)
-        return training._waves(tf.gather(batch.waveforms, positions, batch_dims=1))
+        return waves(tf.gather(batch.waveforms, positions, batch_dims=1))
 
 
 WITHOUT: dict[str, Any] = {
@@ -133,7 +135,7 @@ def run_row(everything: FeatureSet, parts: np.ndarray, name: str) -> dict[str, A
     keras.backend.clear_session()
     with changed(name) as (config, hyperparameters):
         fitted = training.fit(everything, hyperparameters, config, label="ablation")
-        trainer = training.Trainer(config, hyperparameters, everything.codes, 22_050, 1)
+        trainer = Trainer(config, hyperparameters, everything.codes, 22_050, 1)
     trainer.network.set_weights(fitted.network.get_weights())
     logits = training.score_windows(trainer, Windows(everything, "held", 110_250))
     return {

@@ -21,13 +21,14 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from birdsong import artifacts, baseline, features, recordings, training
 from birdsong.config import (
-    PROFILES,
     FeatureConfig,
     Hyperparameters,
     IngestConfig,
     TrainConfig,
 )
 from birdsong.features import FeatureSet
+from birdsong.profiles import PROFILES
+from birdsong.trainer import Trainer
 from birdsong.training_data import Windows
 
 REAL = Path(__file__).parents[2] / "../shared/data/birds_real"
@@ -119,7 +120,7 @@ def run_fold(everything: FeatureSet, fold_of: np.ndarray, fold: int) -> dict[str
     config, hyperparameters = TrainConfig(**settings), Hyperparameters(**given)
     fitted = training.fit(everything, hyperparameters, config, label=f"fold{fold}")
     held = Windows(everything, "held", 110_250)
-    trainer = training.Trainer(config, hyperparameters, everything.codes, 22_050, 1)
+    trainer = Trainer(config, hyperparameters, everything.codes, 22_050, 1)
     trainer.network.set_weights(fitted.network.get_weights())
     said = {"network": training.score_windows(trainer, held).argmax(1).tolist()}
     train = everything.select("train")

@@ -22,9 +22,10 @@ import numpy as np
 
 from birdsong import artifacts, shards
 from birdsong.ahead import read_ahead
-from birdsong.config import PROFILES, FeatureConfig, Hyperparameters, TrainConfig
+from birdsong.config import FeatureConfig, Hyperparameters, TrainConfig
 from birdsong.features import FeatureSet
-from birdsong.training import Trainer, as_tensors
+from birdsong.profiles import PROFILES
+from birdsong.trainer import Trainer, as_tensors
 from birdsong.training_data import BATCHES_AHEAD, Batch, TrainingWindows
 
 RECORDINGS, SPECIES = 256, 8

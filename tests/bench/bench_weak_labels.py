@@ -23,9 +23,10 @@ import numpy as np
 from bench_train_step import write_features
 
 from birdsong import weak_labels
-from birdsong.config import PROFILES, Hyperparameters, TrainConfig
+from birdsong.config import Hyperparameters, TrainConfig
+from birdsong.profiles import PROFILES
 from birdsong.tensorflow_setup import tf
-from birdsong.training import Trainer, as_tensors
+from birdsong.trainer import Trainer, as_tensors
 from birdsong.training_data import Batch, TrainingWindows
 
 

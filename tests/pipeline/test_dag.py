@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from birdsong import config
+from birdsong.profiles import PROFILES
 from birdsong.runs import arguments, graph
 from pipeline import birdsong
 
@@ -160,7 +161,7 @@ def test_defaults_of_the_pipeline_are_those_of_the_settings() -> None:
                 assert defaults[name] == value, (settings.__name__, name)
 
 
-@pytest.mark.parametrize("profile", config.PROFILES)
+@pytest.mark.parametrize("profile", PROFILES)
 def test_profiles_name_parameters_and_pass_the_checks(profile: str) -> None:
     values = arguments.resolve(IR, source="demo:", profile=profile)
     assert set(values) == set(PARAMETERS)

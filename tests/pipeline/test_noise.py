@@ -10,7 +10,6 @@ import soundfile
 from birdsong import audio, evaluation, features, recordings, search, splits, training
 from birdsong.artifacts import read_json
 from birdsong.config import (
-    PROFILES,
     EvaluateConfig,
     FeatureConfig,
     Hyperparameters,
@@ -19,6 +18,7 @@ from birdsong.config import (
     TrainConfig,
     TuneConfig,
 )
+from birdsong.profiles import PROFILES
 from birdsong.scoring import Scorer
 from birdsong.thresholds import as_array
 

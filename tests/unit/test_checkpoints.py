@@ -35,11 +35,12 @@ from pathlib import Path
 from birdsong import training
 from birdsong.config import Hyperparameters, TrainConfig
 from birdsong.features import FeatureSet
+from birdsong.trainer import Trainer
 
 features, folder, config, values, last, sent = sys.argv[1:]
 
 
-class Watched(training.Trainer):
+class Watched(Trainer):
     def __init__(self, *given):
         super().__init__(*given)
         real = self.step

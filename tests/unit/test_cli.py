@@ -16,8 +16,8 @@ import pytest
 import soundfile
 import yaml
 
-from birdsong import config
 from birdsong.cli import doctor, main, run
+from birdsong.profiles import PROFILES
 from birdsong.runs import plan, record
 from birdsong.runs.record import State, Step
 from birdsong.runs.recorder import Recorder
@@ -222,7 +222,7 @@ def test_wrong_use_ends_with_2_and_no_traceback(birdsong: Command, arguments: li
 
 
 def test_the_profiles_of_the_option_are_those_of_the_settings() -> None:
-    assert {profile.value for profile in run.Profile} == set(config.PROFILES)
+    assert {profile.value for profile in run.Profile} == set(PROFILES)
 
 
 def write_songs(folder: Path, count: int, seconds: float) -> None:

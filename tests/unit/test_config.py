@@ -4,6 +4,7 @@ import pytest
 
 from birdsong import config
 from birdsong.errors import ConfigError
+from birdsong.profiles import PROFILES
 
 
 def test_a_value_out_of_range_says_field_range_and_what_came() -> None:
@@ -40,12 +41,12 @@ def test_the_defaults_are_the_best_values_of_the_reference() -> None:
     assert (best.reduce_db, best.dropout) == (0.461, 0.366)
 
 
-@pytest.mark.parametrize("profile", config.PROFILES)
+@pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_sets_known_parameters_of_the_pipeline(profile: str) -> None:
     import pipeline
 
     known = inspect.signature(pipeline.birdsong.pipeline_func).parameters
-    assert set(config.PROFILES[profile]) <= set(known)
+    assert set(PROFILES[profile]) <= set(known)
 
 
 def test_defaults_of_the_pipeline_are_the_defaults_of_the_settings() -> None:

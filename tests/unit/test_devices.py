@@ -20,9 +20,9 @@ from birdsong.tensorflow_setup import tf
 
 processor = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
-from birdsong import training
 from birdsong.config import Hyperparameters, TrainConfig
 from birdsong.features import FeatureSet
+from birdsong.trainer import Trainer
 from birdsong.training_data import TrainingWindows
 
 features = FeatureSet(sys.argv[1])
@@ -36,7 +36,7 @@ for precision, devices in (
         precision=precision, devices=devices,
         mixup=0.5, background=0.5, gain_db=6.0, label_smoothing=0.05, rating_weight=1.0,
     )
-    trainer = training.Trainer(config, values, features.codes, 22_050, 20)
+    trainer = Trainer(config, values, features.codes, 22_050, 20)
     windows = TrainingWindows(features, 110_250, 0.0, 1, config.background, 1.0)
     # Seven recordings and two frames without a bird: uneven shares.
     (batch, _) = windows.epoch(1, 7)

@@ -12,6 +12,7 @@ from birdsong.features import FeatureSet
 from birdsong.model import build_network, whole_model
 from birdsong.scoring import Scorer
 from birdsong.tensorflow_setup import tf
+from birdsong.trainer import Trainer, as_tensors
 from birdsong.training_data import TrainingWindows
 
 CODES = ["low", "high"]
@@ -35,10 +36,10 @@ def development(tmp_path_factory: pytest.TempPathFactory) -> FeatureSet:
 
 def losses(development: FeatureSet, precision: str) -> list[float]:
     config = CONFIG.model_copy(update={"precision": precision})
-    trainer = training.Trainer(config, VALUES, CODES, 22_050, 20)
+    trainer = Trainer(config, VALUES, CODES, 22_050, 20)
     windows = TrainingWindows(development, FRAME, 0.0, 1)
     (batch, _) = windows.epoch(1, 8)
-    tensors = training.as_tensors(batch)
+    tensors = as_tensors(batch)
     pictures, *_ = trainer.examples(tensors, tf.constant([0, 1]))
     logits = trainer.network(pictures, training=True)
     assert (pictures.dtype, logits.dtype) == (tf.float32, tf.float32)

@@ -14,6 +14,7 @@ from birdsong.config import FRONT_ENDS, Hyperparameters, TrainConfig
 from birdsong.errors import ConfigError, DataError
 from birdsong.features import FeatureSet
 from birdsong.scoring import Scorer
+from birdsong.trainer import Trainer, as_tensors
 from birdsong.training_data import Batch, TrainingWindows, Windows, quietest_frame
 
 FRAME = 110_250
@@ -214,17 +215,17 @@ def test_a_loss_that_is_not_finite_stops_the_training(development: FeatureSet) -
 
 def test_features_at_another_rate_are_refused(development: FeatureSet) -> None:
     with pytest.raises(ConfigError, match="sample_rate"):
-        training.Trainer(SETTINGS, VALUES, CODES, 16_000, 10)
+        Trainer(SETTINGS, VALUES, CODES, 16_000, 10)
 
 
 def test_the_reference_profile_is_built_and_takes_a_step(development: FeatureSet) -> None:
     config = TrainConfig(weights="none", batch_size=2)
     assert (config.backbone, config.front_end) == ("inception_v3", "full")
-    trainer = training.Trainer(config, Hyperparameters(), CODES, 22_050, 10)
+    trainer = Trainer(config, Hyperparameters(), CODES, 22_050, 10)
     windows = TrainingWindows(development, FRAME, 0.0, 0)
     short = np.argsort(windows.samples)[:2]
     before = trainer.network.get_weights()[0].copy()
-    batch = training.as_tensors(windows._with_partners(short, np.random.default_rng(0)))
+    batch = as_tensors(windows._with_partners(short, np.random.default_rng(0)))
     assert np.isfinite(float(trainer.step(batch, 0)))
     assert not np.array_equal(trainer.network.get_weights()[0], before)
 
@@ -232,14 +233,14 @@ def test_the_reference_profile_is_built_and_takes_a_step(development: FeatureSet
 def test_training_uses_the_frame_that_scores_highest_for_the_primary_species(
     trained: tuple[Path, dict[str, float]], development: FeatureSet
 ) -> None:
-    trainer = training.Trainer(SETTINGS, VALUES, CODES, 22_050, 10)
+    trainer = Trainer(SETTINGS, VALUES, CODES, 22_050, 10)
     trainer.network.load_weights(trained[0] / "model" / "weights.weights.h5")
     scorer = Scorer(trained[0] / "model")
     windows = Windows(development, "train", FRAME)
     positions = np.flatnonzero(windows.samples > 2 * FRAME)[:4]
     assert len(positions) == 4
     seed = np.array([0, 5], np.int32)
-    chosen = trainer.best_frames(training.as_tensors(windows.batch(positions)), seed).numpy()
+    chosen = trainer.best_frames(as_tensors(windows.batch(positions)), seed).numpy()
     starts = augment.random_starts(windows.samples[positions], FRAME, seed).numpy()
     assert starts.any()
     for frame, position, start in zip(chosen, positions, starts, strict=True):
@@ -375,8 +376,8 @@ def test_each_switch_changes_what_a_step_learns(development: FeatureSet) -> None
 
     def loss(batch: Batch, **switch: float) -> float:
         config = SETTINGS.model_copy(update=switch)
-        trainer = training.Trainer(config, VALUES, CODES, 22_050, 10)
-        return float(trainer.step(training.as_tensors(batch), 3))
+        trainer = Trainer(config, VALUES, CODES, 22_050, 10)
+        return float(trainer.step(as_tensors(batch), 3))
 
     losses = [
         loss(plain),
@@ -402,7 +403,7 @@ def test_a_recording_counts_once_by_the_best_of_its_windows(tmp_path: Path) -> N
 def test_windows_score_the_same_together_and_alone(
     trained: tuple[Path, dict[str, float]], development: FeatureSet
 ) -> None:
-    trainer = training.Trainer(SETTINGS, VALUES, CODES, 22_050, 10)
+    trainer = Trainer(SETTINGS, VALUES, CODES, 22_050, 10)
     trainer.network.load_weights(trained[0] / "model" / "weights.weights.h5")
     windows = Windows(development, "validation", FRONT_ENDS["small"].frame_samples)
     logits = training.score_windows(trainer, windows)
