@@ -29,7 +29,7 @@ test-browser: $(STAMP) ## The pages in headless Chromium (about three minutes; n
 test-docker: $(STAMP) ## Build the images and run the DAG in them (minutes; needs docker, or root)
 	tests/docker/run.sh $(BIN)/pytest -m "docker and not slow"
 
-test-aws: $(STAMP) ## Registry and endpoint on your account of AWS (cents; see tests/aws/)
+test-aws: $(STAMP) ## Spot jobs, registry and endpoint on your account of AWS (below 1 USD; see tests/aws/)
 	$(BIN)/pytest -m aws -s tests/aws
 
 images: $(STAMP) ## Build the images of this code, with a list of what is in each

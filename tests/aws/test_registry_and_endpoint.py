@@ -1,14 +1,14 @@
-"""Registry and endpoint on a real account of AWS: `make test-aws`. It costs cents.
+"""Registry and endpoint on a real account of AWS: a part of `make test-aws`. It costs cents.
 
 The model of a finished run (`make demo` leaves one in `runs/`) is registered, and a serverless
 endpoint of it made, updated, gone back from and deleted; requests to it take seconds. What stays:
 the model package, and the bundle in the bucket, which the policy of the pipeline may not delete.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
+import made_account
 import pytest
 
 from birdsong import artifacts, deployment, registry
@@ -33,10 +33,7 @@ NEEDED = {
 @pytest.fixture
 def given() -> dict[str, str]:
     """What the caller must say."""
-    missing = [f"{name} ({what})" for name, what in NEEDED.items() if not os.environ.get(name)]
-    if missing:
-        pytest.fail(f"Set {'; '.join(missing)}, and credentials of the account.", pytrace=False)
-    return {name: os.environ[name] for name in NEEDED}
+    return made_account.told(NEEDED)
 
 
 def _register(given: dict[str, str], out: Path) -> dict[str, Any]:
