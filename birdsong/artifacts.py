@@ -3,6 +3,7 @@
 A folder is written under a temporary name beside its place and renamed when it is complete, so a
 stage that dies leaves nothing that looks finished. `spec.json` names the schema, the settings that
 made the folder, the SHA-256 of each file and the hashes of the artifacts it was made from.
+`cost.json` may lie beside it, in no hash: what is made can be the same, what it cost never is.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from pydantic import BaseModel
 
 from birdsong.errors import DataError, StorageError
 
-SPEC = "spec.json"
+SPEC, COST = "spec.json", "cost.json"
 SCHEMA_VERSION = 1
 
 
@@ -99,7 +100,7 @@ def create(
                 "bytes": file.stat().st_size,
             }
             for file in sorted(temporary.rglob("*"))
-            if file.is_file()
+            if file.is_file() and file != temporary / COST
         }
         spec = Spec(
             kind=kind,

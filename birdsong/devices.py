@@ -1,5 +1,6 @@
 """Several devices of one host that share each training step."""
 
+import platform
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from birdsong.errors import ConfigError
 from birdsong.tensorflow_setup import keras, tf
 from birdsong.training_data import Batch
 from birdsong.weak_labels import known_weights
+from birdsong.workers import count_cores
 
 
 def strategy(count: int) -> Any:
@@ -33,6 +35,24 @@ def strategy(count: int) -> Any:
             f"Set devices to {len(names)} or less."
         )
     return tf.distribute.MirroredStrategy(names[:count])
+
+
+def described(count: int) -> str:
+    """The machine and what of it computes, in words.
+
+    Args:
+        count: Devices that share a step.
+
+    Returns:
+        As "x86_64, 16 cores, NVIDIA A10G", or without a GPU "x86_64, 2 cores, no GPU".
+    """
+    names = [
+        str(tf.config.experimental.get_device_details(gpu).get("device_name") or "GPU")
+        for gpu in tf.config.list_physical_devices("GPU")[:count]
+    ]
+    computing = f"{len(names)} x {names[0]}" if len(names) > 1 else (names or ["no GPU"])[0]
+    cores = count_cores()
+    return f"{platform.machine()}, {cores} core{'s' * (cores != 1)}, {computing}"
 
 
 def synchronise(network: Any) -> None:

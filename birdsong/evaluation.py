@@ -12,6 +12,7 @@ from birdsong import (
     audio,
     baseline,
     calibration,
+    cost,
     metrics,
     report,
     soundscapes,
@@ -179,6 +180,7 @@ def evaluate_threshold(
             confusion=(labels, matrix),
             errors=_worst_errors(recordings, tested, codes, fresh),
             runtimes=compared,
+            spent=cost.read(model_path),
         ),
     )
     return Evaluation(

@@ -5,6 +5,18 @@ from typing import Any
 
 from birdsong.runtimes import tables as runtime_table
 
+LIMITS = (
+    "It knows these species and no others: another bird, a frog or a voice may be heard as "
+    "one of them. The thresholds bound how often only for sounds like those of the "
+    "calibration recordings.",
+    "Recordings in collections are close and chosen; in an autonomous recorder's sound the "
+    "birds are farther away and the noise is louder, so expect to miss more.",
+    "A threshold holds for a window of up to 60 s. The frame that a detection names says "
+    "where to listen; it is not a decision of its own.",
+    "Species with few recordings have wide intervals, and thresholds that they share with others.",
+    "The recordings' licences bind what may be done with a model trained on them.",
+)
+
 
 def markdown(
     name: str,
@@ -38,10 +50,7 @@ def markdown(
     lines = [
         f"# {name}",
         "",
-        f"Hears {len(classes)} bird species in recordings. A window of up to "
-        f"{model.get('features', {}).get('window_seconds', 60):g} s is scored in 5-second frames; "
-        "its score for a species is the highest of its frames, and the species counts as heard "
-        "where that score is above the species' own threshold.",
+        purpose(model, classes),
         "",
         "## Network",
         "",
@@ -87,19 +96,20 @@ def markdown(
         "",
         "## Limits",
         "",
-        "- It knows these species and no others: another bird, a frog or a voice may be heard as "
-        "one of them. The thresholds bound how often only for sounds like those of the "
-        "calibration recordings.",
-        "- Recordings in collections are close and chosen; in an autonomous recorder's sound the "
-        "birds are farther away and the noise is louder, so expect to miss more.",
-        "- A threshold holds for a window of up to 60 s. The frame that a detection names says "
-        "where to listen; it is not a decision of its own.",
-        "- Species with few recordings have wide intervals, and thresholds that they share with "
-        "others.",
-        "- The recordings' licences bind what may be done with a model trained on them.",
+        *(f"- {limit}" for limit in LIMITS),
         "",
     ]
     return "\n".join(lines)
+
+
+def purpose(model: Mapping[str, Any], classes: Sequence[Mapping[str, Any]]) -> str:
+    """What the model does; arguments as of `markdown`."""
+    return (
+        f"Hears {len(classes)} bird species in recordings. A window of up to "
+        f"{model.get('features', {}).get('window_seconds', 60):g} s is scored in 5-second frames; "
+        "its score for a species is the highest of its frames, and the species counts as heard "
+        "where that score is above the species' own threshold."
+    )
 
 
 def _correction(calibration: Mapping[str, Any]) -> str:

@@ -8,11 +8,11 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from birdsong import artifacts, bundle, gates
+from birdsong import artifacts, bundle, cost, gates
 from birdsong.config import RegisterConfig
 from birdsong.errors import ConfigError
 from birdsong.registry_place import Place, told
-from birdsong.versions import CHAMPION, Shelf, Version, look_up
+from birdsong.versions import CHAMPION, Made, Shelf, Version, look_up
 
 __all__ = ["CHAMPION", "Version", "fetch", "fetch_bundle", "list_versions", "register"]
 
@@ -37,7 +37,8 @@ def register(
         model_path: Output of train.
         thresholds_path: Thresholds of evaluate_threshold.
         evaluation_path: Evaluation of evaluate_threshold.
-        version_path: Where `version.json` and `bundle/` are written.
+        version_path: Where `version.json`, `bundle/` and `model_card.md` are written; the card is
+            the bundle's with what it cost, which is in no hash of the bundle.
         config: Name, gate and registry.
         origin: Where the run keeps this output, for the lineage.
 
@@ -52,12 +53,14 @@ def register(
     check_address(config.registry)
     inputs = {"model": model_path, "thresholds": thresholds_path, "evaluation": evaluation_path}
     with artifacts.create(version_path, kind="version", settings=config, inputs=inputs) as folder:
-        made = folder.path / "bundle"
+        place, spent = folder.path / "bundle", cost.read(model_path)
         sha256 = bundle.write_bundle(
-            made, model_path, thresholds_path, evaluation_path, config.model_name
+            place, model_path, thresholds_path, evaluation_path, config.model_name
         )
+        card = (place / bundle.MODEL_CARD).read_text(encoding="utf-8") + cost.markdown(spent)
+        (folder.path / bundle.MODEL_CARD).write_text(card, encoding="utf-8")
         with opened(config.registry, config, origin) as shelf:
-            version, figures = _publish(shelf, made, sha256, config)
+            version, figures = _publish(shelf, Made(place, sha256, card, spent), config)
             address = shelf.uri
         artifacts.write_json(
             folder.path / VERSION,
@@ -79,20 +82,18 @@ def register(
     return {"version": float(version.version), "accepted": float(accepted), **figures}
 
 
-def _publish(
-    shelf: Shelf, made: Path, sha256: str, config: RegisterConfig
-) -> tuple[Version, dict[str, float]]:
+def _publish(shelf: Shelf, made: Made, config: RegisterConfig) -> tuple[Version, dict[str, float]]:
     """Find or make the version of a bundle, and let it carry the alias where it is accepted."""
     name = config.model_name
-    known = shelf.find(name, sha256)
+    known = shelf.find(name, made.sha256)
     if known is not None and known.status == "registered":
         print(f"This bundle is already version {known.version}; nothing is changed.")
         return known, {}
     champion = None
     if config.gate == "champion" and (carrier := shelf.champion(name)) is not None:
         champion = shelf.fetch(carrier)
-    verdict = gates.judge(config.gate, made, champion, config.seed)
-    return shelf.publish(name, sha256, made, known, verdict), verdict.figures
+    verdict = gates.judge(config.gate, made.folder, champion, config.seed)
+    return shelf.publish(name, made, known, verdict), verdict.figures
 
 
 def check_address(registry: str) -> None:

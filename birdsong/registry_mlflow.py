@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from birdsong import artifacts, bundle, bundle_cache, gates
+from birdsong import artifacts, bundle, bundle_cache, cost, gates
 from birdsong.errors import ConfigError, DataError
 from birdsong.gates import Verdict
 from birdsong.registry_place import Place, client
-from birdsong.versions import CHAMPION, Version
+from birdsong.versions import CHAMPION, Made, Version
 
 EXPERIMENT = "birdsong"
 
@@ -63,33 +63,34 @@ class MlflowShelf:
         entry = self._client.get_model_version(name, number)
         return _version(entry, entry.aliases)
 
-    def publish(
-        self, name: str, sha256: str, made: Path, known: Version | None, verdict: Verdict
-    ) -> Version:
+    def publish(self, name: str, made: Made, known: Version | None, verdict: Verdict) -> Version:
         if known is None:
-            known = self.add(name, sha256, made, verdict.figures)
+            known = self.add(name, made, verdict.figures)
         # The alias before the status: after a death in between, the next attempt does both again.
         if verdict.accepted:
             self.point(name, CHAMPION, known.version)
         self.mark(known, "registered" if verdict.accepted else "rejected", verdict.reason)
         return self.get(name, str(known.version))
 
-    def add(self, name: str, sha256: str, made: Path, figures: Mapping[str, float]) -> Version:
+    def add(self, name: str, made: Made, figures: Mapping[str, float]) -> Version:
         """Store a bundle and make a version of it, not yet registered."""
         from mlflow.exceptions import MlflowException
 
-        run = self._run(sha256)
-        metrics = artifacts.read_json(made / bundle.METRICS)
-        for key, value in {**gates.headline(metrics), **figures}.items():
+        run = self._run(made.sha256)
+        metrics = artifacts.read_json(made.folder / bundle.METRICS)
+        told = {**gates.headline(metrics), **figures, **cost.figures(made.spent)}
+        for key, value in told.items():
             self._client.log_metric(run.info.run_id, key, value)
-        self._client.log_artifacts(run.info.run_id, str(made), "bundle")
+        self._client.log_artifacts(run.info.run_id, str(made.folder), "bundle")
+        # Beside the bundle, whose own card says nothing of the cost: it is in the bundle's hash.
+        self._client.log_text(run.info.run_id, made.card, bundle.MODEL_CARD)
         self._client.set_terminated(run.info.run_id)
         try:
             self._client.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        data = artifacts.read_json(made / bundle.BUNDLE)["data"]
+        data = artifacts.read_json(made.folder / bundle.BUNDLE)["data"]
         tags = {f"{kind}_sha256": spec["sha256"] for kind, spec in data.items()}
         for spec in data.values():
             tags |= {f"{kind}_sha256": value for kind, value in spec["made_from"].items()}
@@ -97,7 +98,8 @@ class MlflowShelf:
             name,
             source=f"{run.info.artifact_uri.rstrip('/')}/bundle",
             run_id=run.info.run_id,
-            tags={**tags, "bundle_sha256": sha256, "status": "pending"},
+            tags={**tags, "bundle_sha256": made.sha256, "status": "pending"},
+            description=_described(made),
         )
         return _version(entry, [])
 
@@ -163,6 +165,14 @@ class MlflowShelf:
             return Path(self._client.download_artifacts(run_id, "bundle", str(aside)))
 
         return bundle_cache.folder(version.bundle_sha256, download)
+
+
+def _described(made: Made) -> str:
+    """What MLflow's page shows of a version: MLflow keeps 5,000 characters, a card has more."""
+    return (
+        f"{cost.markdown(made.spent)}\nWhat it is and how good it is: `{bundle.MODEL_CARD}` among "
+        "the artifacts of this version's run.\n"
+    )[:5000]
 
 
 def _version(entry: Any, aliases: list[str]) -> Version:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
-from birdsong import data_effects, pages, report_pictures, report_species
+from birdsong import cost, data_effects, pages, report_pictures, report_species
 from birdsong.calibration import Calibration, Reliability
 from birdsong.report_words import about_frames, interval, limits, many, meaning, percent, points
 from birdsong.runtimes import tables as runtime_table
@@ -95,6 +95,7 @@ class Findings:
         confusion: Names, and counts of what is said (columns) by what is labelled (rows).
         errors: The worst errors, worst first.
         runtimes: What `runtimes.json` says of each runtime.
+        spent: What tune and train cost.
     """
 
     classes: Sequence[Mapping[str, str]]
@@ -107,6 +108,7 @@ class Findings:
     confusion: tuple[Sequence[str], Sequence[Sequence[int]]]
     errors: Sequence[Error]
     runtimes: Mapping[str, Mapping[str, Any]]
+    spent: Sequence[cost.Part]
 
 
 def write_report(path: str | Path, findings: Findings) -> None:
@@ -161,8 +163,15 @@ def write_report(path: str | Path, findings: Findings) -> None:
             name="runtimes",
         ),
     ]
+    parts += [pages.heading("What it cost"), *_cost(findings.spent)]
     parts += [pages.heading("What to keep in mind"), _list(limits(findings.metrics))]
     pages.write(path, "How well the birds are told apart", lead, parts)
+
+
+def _cost(spent: Sequence[cost.Part]) -> list[Markup]:
+    rows = cost.rows(spent)
+    shown = [pages.table(cost.HEADS, rows, numbers=(2, 3, 4, 5), name="cost")] if rows else []
+    return [*shown, _list(cost.sentences(spent))]
 
 
 def _names(classes: Sequence[Mapping[str, str]]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from birdsong import (
     artifacts,
+    cost,
     hyperparameters,
     progress,
     search_page,
@@ -20,7 +21,7 @@ from birdsong import (
 from birdsong.checkpoints import folder_beside
 from birdsong.config import Hyperparameters, TrainConfig, TuneConfig
 from birdsong.errors import ConfigError, DataError, StorageError
-from birdsong.trials import Trials
+from birdsong.trials import MACHINE, Trials
 
 if TYPE_CHECKING:
     import optuna
@@ -107,7 +108,13 @@ def tune(
         )
     best_accuracy = float(trials.study.best_value)
     chosen = {**start.model_dump(mode="json"), **trials.study.best_params}
-    search_result.write(hyperparameters_path, development_path, tune, chosen, rows)
+    spent = cost.Part(
+        step=cost.TUNE,
+        machine="; ".join(dict.fromkeys(row["machine"] for row in rows if row["machine"])),
+        seconds=sum(row["seconds"] or 0 for row in rows),
+        trials=len(rows),
+    )
+    search_result.write(hyperparameters_path, development_path, tune, chosen, rows, spent)
     search_page.write(
         history_path,
         chosen,
@@ -160,6 +167,7 @@ def _run(
     """Train once: the best accuracy, that the trial was pruned, or why it failed."""
     import optuna
 
+    from birdsong import devices
     from birdsong.tensorflow_setup import keras, tf
     from birdsong.training import fit
     from birdsong.training_state import Epoch
@@ -176,6 +184,7 @@ def _run(
     config = job.train.model_copy(update={"epochs": job.tune.epochs})
     # The graphs and variables of the trial before.
     keras.backend.clear_session()
+    trial.set_user_attr(MACHINE, devices.described(config.devices))
     try:
         values, config = hyperparameters.override(trial.params, job.start, config)
         fit(features, values, config, f"trial-{trial.number}", report)

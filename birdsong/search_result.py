@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from birdsong import artifacts, hyperparameters, search_page
+from birdsong import artifacts, cost, hyperparameters, search_page
 from birdsong.config import Hyperparameters, TuneConfig
 
 
@@ -14,6 +14,7 @@ def write(
     tune: TuneConfig,
     chosen: Mapping[str, Any],
     trials: Sequence[Mapping[str, Any]],
+    spent: cost.Part,
 ) -> None:
     """Write the artifact of tune.
 
@@ -23,12 +24,14 @@ def write(
         tune: Settings of the search.
         chosen: The values that train gets.
         trials: Rows of `trials.json`, empty where no search was asked for.
+        spent: What the search cost.
     """
     with artifacts.create(
         path, "hyperparameters", tune, {"development": development_path}
     ) as folder:
         artifacts.write_json(folder.path / hyperparameters.FILE, chosen)
         artifacts.write_json(folder.path / "trials.json", trials)
+        cost.note(folder.path, spent)
 
 
 def pass_on(
@@ -40,6 +43,7 @@ def pass_on(
 ) -> dict[str, float]:
     """Write the given values, where no search is asked for; returns the counts of trials."""
     artifacts.read_spec(development_path, "features")
-    write(path, development_path, tune, start.model_dump(mode="json"), [])
+    nothing = cost.Part(step=cost.TUNE, machine="", seconds=0, trials=0)
+    write(path, development_path, tune, start.model_dump(mode="json"), [], nothing)
     search_page.write(history_path, start.model_dump(), [], {}, None, tune)
     return {"trials_finished": 0.0, "trials_pruned": 0.0, "trials_failed": 0.0}

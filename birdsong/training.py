@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from birdsong import (
     artifacts,
     baseline,
+    cost,
+    devices,
     history,
     progress,
     weak_labels,
@@ -237,6 +239,11 @@ def train(
             runtime_config or RuntimeConfig(),
             config.seed,
         )
+        seconds = time.monotonic() - started + fitted.resumed_seconds
+        spent = cost.Part(
+            step=cost.TRAIN, machine=devices.described(config.devices), seconds=seconds
+        )
+        cost.note(folder.path, *cost.read(hyperparameters_path), spent)
     summary["admitted_runtimes"] = float(
         sum(entry["admitted"] for entry in table["runtimes"].values())
     )

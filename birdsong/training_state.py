@@ -34,6 +34,8 @@ class Fit:
     lowest_loss: float | None = None
     last_rise: int = 0
     checkpoints: Checkpoints | None = None
+    resumed_seconds: float = 0.0
+    """Of the epochs that were trained before this process began."""
 
     def take(self, epoch: Epoch, patience: int) -> None:
         """Add an epoch, keep its weights if it is the best, and see whether to stop."""
@@ -67,6 +69,7 @@ class Fit:
             return
         state, (values, self.best_weights) = found
         self.epochs = [Epoch(**epoch) for epoch in state.pop("epochs")]
+        self.resumed_seconds = sum(epoch.seconds for epoch in self.epochs)
         number = state.pop("epoch")
         for name, value in state.items():
             setattr(self, name, value)

@@ -28,8 +28,9 @@ FIRST_TRIALS = 4
 GIVE_UP_AFTER = 5
 """When so many trials ran and each of them failed, the others would too."""
 
-ERROR, AGAIN = "error", "again"
-"""Attributes of a trial: why it failed, and the number of the killed trial that it repeats."""
+ERROR, AGAIN, MACHINE = "error", "again", "machine"
+"""Attributes of a trial: why it failed, the number of the killed trial that it repeats, and what
+computed it."""
 
 KILLED = (
     "its process ended twice without a word; most often the system killed it for lack of memory"
@@ -236,4 +237,5 @@ def _row(trial: "optuna.trial.FrozenTrial", repeated: bool) -> dict[str, Any]:
         "by_epoch": [value for _, value in sorted(trial.intermediate_values.items())],
         "values": trial.params,
         "seconds": trial.duration.total_seconds() if trial.duration else None,
+        "machine": trial.user_attrs.get(MACHINE, ""),
     }

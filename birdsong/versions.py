@@ -1,9 +1,11 @@
 """Versions of a model, and what a registry does with them: one interface for all registries."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from birdsong.cost import Part
 from birdsong.errors import ConfigError
 from birdsong.gates import Verdict
 
@@ -39,6 +41,23 @@ class Version:
     approval: str = ""
 
 
+@dataclass(frozen=True)
+class Made:
+    """A bundle that is to become a version.
+
+    Attributes:
+        folder: The bundle.
+        sha256: Its hash.
+        card: The version's model card, Markdown: the bundle's, and what it cost.
+        spent: What tune and train cost.
+    """
+
+    folder: Path
+    sha256: str
+    card: str
+    spent: Sequence[Part]
+
+
 class Shelf(Protocol):
     """A registry as birdsong uses it.
 
@@ -61,9 +80,7 @@ class Shelf(Protocol):
     def get(self, name: str, number: str) -> Version:
         """One version, with all that is known of it."""
 
-    def publish(
-        self, name: str, sha256: str, made: Path, known: Version | None, verdict: Verdict
-    ) -> Version:
+    def publish(self, name: str, made: Made, known: Version | None, verdict: Verdict) -> Version:
         """Store a bundle as a version, or judge the known one again; the same twice is no harm."""
 
     def fetch(self, version: Version) -> Path:

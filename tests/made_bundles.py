@@ -6,6 +6,7 @@ server need no training.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from birdsong import artifacts, audio
+from birdsong import artifacts, audio, cost
 from birdsong.config import FeatureConfig
+from birdsong.cost import Part
 
 CLASSES = [
     {"code": "aldfly", "scientific_name": "Empidonax alnorum", "common_name": "Alder Flycatcher"},
@@ -79,6 +81,7 @@ def write_stages(
     saved_model: bool = False,
     note: str = "",
     runtimes: dict[str, float] | None = None,
+    spent: Sequence[Part] = (),
 ) -> Stages:
     """Write the three artifacts; what tests vary are their arguments.
 
@@ -94,6 +97,7 @@ def write_stages(
         note: Goes into the model's file, so that its hash is another.
         runtimes: Admitted runtimes beside the reference, and the threshold of all species for each;
             their golden scores are the reference's, less a tenth.
+        spent: What the model cost; nothing is noted where it is empty.
     """
     correct = [True] * 15 + [False] * 5 if correct is None else correct
     count = len(correct)
@@ -113,6 +117,8 @@ def write_stages(
         )
         _json(made.path / "classes.json", CLASSES)
         (made.path / "weights.weights.h5").write_bytes(b"weights " + note.encode())
+        if spent:
+            cost.note(made.path, *spent)
         if saved_model:
             _write_graph(made.path / "saved_model")
     inputs = {"model": stages.model}

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from made_costs import NO_SEARCH
 from made_features import Take, song, write_features
 from sagemaker_server.server import BUCKET
 
-from birdsong import artifacts, hyperparameters
+from birdsong import artifacts, cost, hyperparameters
 from birdsong.aws.settings import JobSettings
 from birdsong.config import Hyperparameters, TrainConfig, TuneConfig
 
@@ -31,6 +32,7 @@ def write_inputs(folder: Path) -> dict[str, Path]:
     write_features(folder / "development", ["low", "high"], takes)
     with artifacts.create(folder / "tuned", "hyperparameters", {}) as made:
         artifacts.write_json(made.path / hyperparameters.FILE, Hyperparameters().model_dump())
+        cost.note(made.path, NO_SEARCH)
     return {"development": folder / "development", "hyperparameters": folder / "tuned"}
 
 

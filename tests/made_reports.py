@@ -1,5 +1,6 @@
 """Reports on made scores, for tests of the page."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from made_features import song
 
 from birdsong import calibration, metrics, thresholds
 from birdsong.config import EvaluateConfig
+from birdsong.cost import Part
 from birdsong.report import Error, Findings, write_report
 from birdsong.summary import Scored, summarise
 
@@ -49,6 +51,7 @@ def write_page(
     name: str = "Bird",
     skill: float = 0.5,
     windows: int = 1,
+    spent: Sequence[Part] = (),
 ) -> str:
     """Write `report.html` into a folder, and give its text."""
     codes = [f"s{number}" for number in range(species)]
@@ -92,6 +95,7 @@ def write_page(
                 for number in range(errors)
             ],
             runtimes={"tensorflow": {"admitted": True, "tolerance": 1e-3}},
+            spent=spent,
         ),
     )
     return (place / "report.html").read_text()

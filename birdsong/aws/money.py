@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from birdsong import cost
 from birdsong.aws.prices import PriceTable, Rate
 from birdsong.errors import ConfigError
-
-NOT_COUNTED = "Volumes, S3, logs and traffic are not counted."
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Estimate:
         spot = " without any saving by spot" if self.spot else ""
         return (
             f"{text}: {_dollars(self.usd)}{spot}, at {self.rate.usd_per_hour:g} USD per hour and "
-            f"instance ({self.rate.source}, {self.rate.date}). {NOT_COUNTED}"
+            f"instance ({self.rate.source}, {self.rate.date}). {cost.NOT_COUNTED}"
         )
 
     def check(self, budget_usd: float) -> None:
@@ -83,19 +82,6 @@ class Estimate:
                 "started. Lower the longest run, the instances or the jobs, take a cheaper "
                 "instance, or raise the budget."
             )
-
-    def record(self) -> dict[str, Any]:
-        """For the run's record, as JSON."""
-        return {
-            "instance": self.instance,
-            "region": self.region,
-            "instances": self.instances,
-            "jobs": self.jobs,
-            "longest_seconds": self.seconds,
-            "spot": self.spot,
-            "most_usd": None if self.usd is None else round(self.usd, 2),
-            "rate": _rate(self.rate),
-        }
 
 
 _HOW_TO_KNOW = (
@@ -137,6 +123,8 @@ class Bill:
         interruptions: How often a spot machine was taken away.
         jobs: How many jobs.
         unknown: Jobs whose seconds SageMaker does not tell (they ended before they ran).
+        instance: As ml.g5.4xlarge; empty where the jobs used several kinds.
+        region: As us-east-1.
         rate: None where it is not known, or where the jobs used several kinds of instances.
     """
 
@@ -145,6 +133,8 @@ class Bill:
     interruptions: int
     jobs: int
     unknown: int
+    instance: str
+    region: str
     rate: Rate | None
 
     @property
@@ -169,21 +159,33 @@ class Bill:
             return f"{text}; in dollars: not known, for want of a rate."
         return (
             f"{text}: {_dollars(self.usd)} at {self.rate.usd_per_hour:g} USD per hour and instance "
-            f"({self.rate.date}). {NOT_COUNTED}"
+            f"({self.rate.date}). {cost.NOT_COUNTED}"
         )
 
-    def record(self) -> dict[str, Any]:
-        """For the run's record, as JSON."""
-        saved = self.saved_percent
-        return {
-            "trained_seconds": self.trained_seconds,
-            "billed_seconds": self.billed_seconds,
-            "saved_percent": None if saved is None else round(saved, 1),
-            "interruptions": self.interruptions,
-            "jobs": self.jobs,
-            "usd": None if self.usd is None else round(self.usd, 4),
-            "rate": _rate(self.rate),
-        }
+    def billed(self, job: str) -> cost.Billed:
+        """As it stands in `cost.json`, for the report and the model card.
+
+        Args:
+            job: Name of the training or tuning job.
+        """
+        rate = None
+        if self.rate is not None:
+            rate = cost.Rate(
+                usd_per_hour=self.rate.usd_per_hour,
+                date=self.rate.date.isoformat(),
+                source=self.rate.source,
+                where=self.rate.where,
+            )
+        return cost.Billed(
+            job=job,
+            instance=self.instance,
+            region=self.region,
+            seconds=self.billed_seconds,
+            interruptions=self.interruptions,
+            jobs=self.jobs,
+            unknown=self.unknown,
+            rate=rate,
+        )
 
     def metrics(self) -> dict[str, float]:
         """The figures that are known, for the step's metrics."""
@@ -229,23 +231,13 @@ def bill(described: Sequence[Mapping[str, Any]], table: PriceTable, region: str)
             change.get("Status") == "Interrupted"
             for change in job.get("SecondaryStatusTransitions") or ()
         )
-    rate = table.rate(region, kinds.pop()) if len(kinds) == 1 else None
-    return Bill(trained, billed, interruptions, len(described), unknown, rate)
-
-
-def _rate(rate: Rate | None) -> dict[str, Any] | None:
-    if rate is None:
-        return None
-    return {
-        "usd_per_hour": rate.usd_per_hour,
-        "date": rate.date.isoformat(),
-        "source": rate.source,
-        "where": rate.where,
-    }
+    instance = kinds.pop() if len(kinds) == 1 else ""
+    rate = table.rate(region, instance) if instance else None
+    return Bill(trained, billed, interruptions, len(described), unknown, instance, region, rate)
 
 
 def _dollars(usd: float) -> str:
-    return f"{usd:.2f} USD" if usd >= 0.01 else f"{usd:.4f} USD"
+    return f"{cost.dollars(usd)} USD"
 
 
 def _duration(seconds: int) -> str:

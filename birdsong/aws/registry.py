@@ -1,11 +1,13 @@
 """SageMaker's Model Registry: a version is a model package in the group named like the model.
 
-The bundle lies in S3 as model.tar.gz under its own hash, once. A package's description says which
-bundle it holds, so that one listing finds it; what else is known stands in its customer metadata.
+The bundle lies in S3 as model.tar.gz under its own hash, once, and the version's card (the bundle's
+and what it cost) under the card's. A package's description says which bundle it holds, so that one
+listing finds it; what else is known stands in its customer metadata and in SageMaker's own card.
 boto3 and not sagemaker.core: `ModelPackage.create` of 3.27 raises after it made the package.
 """
 
 import gzip
+import hashlib
 import re
 import tarfile
 import tempfile
@@ -14,13 +16,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from birdsong import artifacts, bundle, bundle_cache, gates
+from birdsong import artifacts, bundle, bundle_cache, cost, gates
 from birdsong.aws import calls, refusals
+from birdsong.aws.package_card import model_package_card
 from birdsong.aws.registry_place import BucketPlace
 from birdsong.config import RegisterConfig
 from birdsong.errors import ConfigError, DataError
 from birdsong.gates import Verdict
-from birdsong.versions import CHAMPION, Version
+from birdsong.versions import CHAMPION, Made, Version
 
 APPROVED, PENDING, REJECTED = "Approved", "PendingManualApproval", "Rejected"
 CONTENT_TYPES = (
@@ -103,9 +106,7 @@ class PackageShelf:
 
     # --- writing --------------------------------------------------------------------------------
 
-    def publish(
-        self, name: str, sha256: str, made: Path, known: Version | None, verdict: Verdict
-    ) -> Version:
+    def publish(self, name: str, made: Made, known: Version | None, verdict: Verdict) -> Version:
         """Make a package whose approval says what the gate said.
 
         The token is the bundle's: where two make it at once, or an answer is lost on the way and
@@ -121,7 +122,8 @@ class PackageShelf:
             )
             return self.get(name, str(known.version))
         image = check_image(self._config.serve_image)
-        model = self._upload(made, sha256)
+        sha256 = made.sha256
+        model, card = self._upload(made)
         self._ensure_group(name)
         arn = self._sagemaker.create_model_package(
             ModelPackageGroupName=name,
@@ -143,7 +145,8 @@ class PackageShelf:
                     }
                 }
             },
-            CustomerMetadataProperties=self._properties(made, sha256, verdict),
+            CustomerMetadataProperties=self._properties(made, card, verdict),
+            ModelCard=model_package_card(made, model, card),
         )["ModelPackageArn"]
         return self.get(name, arn.rpartition("/")[2])
 
@@ -164,41 +167,50 @@ class PackageShelf:
             if not calls.is_taken(error):
                 raise
 
-    def _upload(self, made: Path, sha256: str) -> str:
-        """The bundle as model.tar.gz, with its metrics and card beside it to be read; once."""
-        place = self._place
+    def _upload(self, made: Made) -> tuple[str, str]:
+        """The bundle as model.tar.gz, once, with its metrics beside it to be read; and the card.
+
+        The card is named by its own content: the same bundle may have cost something else, and no
+        card replaces another.
+
+        Returns:
+            URIs of model.tar.gz and of the card.
+        """
+        place, sha256 = self._place, made.sha256
         uri = f"s3://{place.bucket}/{self._key(sha256)}"
-        for name in (bundle.METRICS, bundle.MODEL_CARD):
-            kind = "text/markdown" if name.endswith(".md") else "application/json"
-            self._s3.put_object(
-                Bucket=place.bucket,
-                Key=self._key(sha256, name),
-                Body=(made / name).read_bytes(),
-                ContentType=kind,
-            )
+        text = made.card.encode()
+        card = place.key("cards", f"{hashlib.sha256(text).hexdigest()}.md")
+        figures = (made.folder / bundle.METRICS).read_bytes()
+        for key, body, kind in (
+            (self._key(sha256, bundle.METRICS), figures, "application/json"),
+            (card, text, "text/markdown; charset=utf-8"),
+        ):
+            self._s3.put_object(Bucket=place.bucket, Key=key, Body=body, ContentType=kind)
+        told = uri, f"s3://{place.bucket}/{card}"
         try:
             self._s3.head_object(Bucket=place.bucket, Key=self._key(sha256))
             print(f"The bundle is already at {uri}.")
-            return uri
+            return told
         except Exception as error:
             if not refusals.is_absent(error):
                 raise
         with tempfile.TemporaryDirectory() as aside:
             packed = Path(aside) / "model.tar.gz"
-            pack(made, packed)
+            pack(made.folder, packed)
             print(f"Uploading the bundle, {packed.stat().st_size / 1e6:.1f} MB, to {uri}.")
             self._s3.upload_file(str(packed), place.bucket, self._key(sha256))
-        return uri
+        return told
 
-    def _properties(self, made: Path, sha256: str, verdict: Verdict) -> dict[str, str]:
-        """Lineage and headline figures, within SageMaker's limits."""
-        data = artifacts.read_json(made / bundle.BUNDLE)["data"]
-        found = {"bundle_sha256": sha256, "origin": self._origin, "gate": self._config.gate}
-        found["model_card"] = f"s3://{self._place.bucket}/{self._key(sha256, bundle.MODEL_CARD)}"
+    def _properties(self, made: Made, card: str, verdict: Verdict) -> dict[str, str]:
+        """Lineage, headline figures and cost, within SageMaker's limits."""
+        data = artifacts.read_json(made.folder / bundle.BUNDLE)["data"]
+        found = {"bundle_sha256": made.sha256, "origin": self._origin, "gate": self._config.gate}
+        found["model_card"] = card
         for kind, spec in data.items():
             found[f"{kind}_sha256"] = spec["sha256"]
             found |= {f"{name}_sha256": value for name, value in spec["made_from"].items()}
-        figures = gates.headline(artifacts.read_json(made / bundle.METRICS)) | verdict.figures
+        figures = gates.headline(artifacts.read_json(made.folder / bundle.METRICS))
+        figures |= verdict.figures | cost.figures(made.spent)
         found |= {name: f"{value:.6g}" for name, value in figures.items()}
         clean = {
             name[:128]: re.sub(r"[^\w.:/=+@ -]", "_", str(value))[:LONGEST_VALUE]

@@ -6,12 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from birdsong import hyperparameters, search_page, search_result, search_space
-from birdsong.aws import jobs, money, prices, training_request
-from birdsong.aws import settings as job_settings
-from birdsong.aws.bucket import Bucket
-from birdsong.aws.cancelling import Guard
-from birdsong.aws.clients import Account
+from birdsong import cost, hyperparameters, search_page, search_result, search_space
+from birdsong.aws import job_step, jobs, training_request
 from birdsong.aws.settings import JobSettings
 from birdsong.config import Hyperparameters, TrainConfig, TuneConfig
 from birdsong.errors import ConfigError, JobError
@@ -44,43 +40,33 @@ def tune(
             hyperparameters_path, history_path, development_path, tune, start
         )
     began = time.monotonic()
-    settings = job_settings.of_step()
-    run = job_settings.run_of_step()
-    training_request.check(train)
     space = search_space.parse(tune.space)
-    guard = Guard(settings.on_cancel)
-    with guard.listening():
-        account = Account(settings.region)
-        store = Bucket(account, settings)
-        store.check()
-        data = store.put(development_path)
-        print(training_request.describe_input(settings, data), flush=True)
+    with job_step.begun(cost.TUNE, train) as step:
+        data = step.send(development_path)
         told = {**train.model_dump(mode="json"), **start.model_dump(mode="json")}
         told = {name: value for name, value in told.items() if name not in space.dimensions}
         told.pop("registry", None)
         told["epochs"] = tune.epochs
         definition = training_request.definition(
-            settings,
+            step.settings,
             {"development": data},
             training_request.hyperparameters(told),
-            step="tune",
-            run=run,
-            max_runtime_hours=settings.trial_max_runtime_hours,
+            step=step.step,
+            run=step.run,
+            max_runtime_hours=step.settings.trial_max_runtime_hours,
         )
-        table = prices.load(settings.prices)
-        bound = money.estimate(
-            table,
-            account.region,
-            settings.instance,
-            definition["StoppingCondition"]["MaxRuntimeInSeconds"],
-            jobs=tune.trials,
-            spot=settings.spot,
-        )
-        print(f"SageMaker: {bound}", flush=True)
-        bound.check(settings.budget_usd)
-        request = request_of(settings, tune, train, space, definition)
-        job, _ended = jobs.run(account, jobs.TUNING, run, request, settings.attempts, guard, _tell)
+        step.keep_budget(definition, tune.trials)
+        request = request_of(step.settings, tune, train, space, definition)
+        job, _ended = step.run_job(jobs.TUNING, request)
         described = jobs.trials_of(job)
+        # Also of the searches before it that failed: they were paid for too.
+        earlier = [
+            jobs.Job(step.account, jobs.TUNING, one["HyperParameterTuningJobName"])
+            for one in jobs.attempts_of(job)
+            if one["HyperParameterTuningJobName"] != job.name
+        ]
+        paid = [trial for one in earlier for trial in jobs.trials_of(one)] + described
+        bill = step.bill(paid)
     rows = [row(number, one, start, train) for number, one in enumerate(described)]
     complete = [one for one in rows if one["state"] == "complete"]
     if not complete:
@@ -91,7 +77,8 @@ def tune(
         )
     best = max(complete, key=lambda one: float(one["accuracy"]))
     chosen = {**start.model_dump(mode="json"), **best["values"]}
-    search_result.write(hyperparameters_path, development_path, tune, chosen, rows)
+    spent = step.part(bill, job, trials=len(paid))
+    search_result.write(hyperparameters_path, development_path, tune, chosen, rows, spent)
     search_page.write(
         history_path,
         chosen,
@@ -100,12 +87,10 @@ def tune(
         importances(space, rows),
         tune,
         how=(
-            f"SageMaker drew the values ({settings.strategy}, job {job.name}); "
+            f"SageMaker drew the values ({step.settings.strategy}, job {job.name}); "
             + "it may have ended poor trials early."
         ),
     )
-    bill = money.bill(described, table, account.region)
-    print(f"SageMaker: {bill}", flush=True)
     states = [one["state"] for one in rows]
     return {
         "trials_finished": float(states.count("complete")),
@@ -223,7 +208,3 @@ def importances(
                 )
             )
     return search_page.importance(study)
-
-
-def _tell(line: str) -> None:
-    print(line, flush=True)

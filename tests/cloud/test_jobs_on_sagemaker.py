@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_costs import NO_SEARCH
 from made_jobs import CONFIG, RUN, With, settings
 from sagemaker_server.server import REGION, Server
 
-from birdsong import artifacts, hyperparameters
+from birdsong import artifacts, cost, hyperparameters
 from birdsong.aws import jobs, names
 from birdsong.aws.cancelling import Guard
 from birdsong.aws.clients import Account
@@ -41,6 +42,13 @@ def test_a_job_gives_the_artifact_its_metrics_and_its_log_as_it_grows(
     assert sorted(place.name for place in (tmp_path / "out").iterdir()) == ["history.html", "model"]
     assert found["epochs"] == 3
     assert found["trained_seconds"] >= found["billed_seconds"] > 0
+    searched, trained = cost.read(tmp_path / "out" / "model")
+    assert searched == NO_SEARCH
+    assert trained.machine == "SageMaker, ml.g5.4xlarge in us-east-1, managed spot"
+    assert trained.seconds == found["trained_seconds"]
+    assert trained.billed is not None
+    assert [trained.billed.job] == server.names
+    assert trained.usd == pytest.approx(found["usd"], abs=1e-4)
     told = capsys.readouterr().out
     for text in (
         "channels development hyperparameters",
@@ -97,6 +105,7 @@ def test_an_interrupted_job_is_followed_over_all_its_machines(
 def test_a_failure_is_told_with_its_reason_its_last_lines_and_the_way_on(
     step: Any,
     server: Server,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -111,6 +120,9 @@ def test_a_failure_is_told_with_its_reason_its_last_lines_and_the_way_on(
     monkeypatch.setattr(server, "program", made)
     step()
     assert [name[-2:] for name in server.names] == ["a1", "a2"]
+    paid = cost.read(tmp_path / "out" / "model")[-1].billed
+    assert paid is not None
+    assert (paid.jobs, paid.job) == (2, server.names[-1])
     assert "The next attempt follows." in capsys.readouterr().out
     places = {server.job(name).request["CheckpointConfig"]["S3Uri"] for name in server.names}
     assert len(places) == 1, "the second attempt must find the checkpoints of the first"
@@ -495,6 +507,11 @@ def test_a_search_gives_the_best_values_and_the_page_though_one_trial_fails(
     assert isinstance(chosen["pos_weight"], float)
     assert chosen["front_end"] in ("full", "small")
     assert found["best_validation_accuracy"] == best["accuracy"]
+    [spent] = cost.read(tmp_path / "out" / "hyperparameters")
+    assert (spent.trials, spent.seconds) == (4, found["trained_seconds"])
+    assert spent.billed is not None
+    assert (spent.billed.job, spent.billed.jobs) == (job.name, 4)
+    assert spent.usd == pytest.approx(found["usd"], abs=1e-4)
     told = [row["error"] for row in rows if row["state"] == "failed"]
     assert all("is above 0.0001" in text for text in told)
     page = (tmp_path / "out" / "trials.html").read_text()

@@ -1,5 +1,6 @@
 """Register with SageMaker's Model Registry, on the test server: once, with its lineage."""
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from kfp.dsl import Artifact, Metrics, Model
 from made_bundles import Stages, write_stages
+from made_costs import HERE, NO_SEARCH, billed
 from sagemaker_server.faults import KINDS
 from sagemaker_server.server import BUCKET, REGION, Server
 
@@ -72,6 +74,55 @@ def test_a_version_waits_for_a_persons_approval_and_carries_its_lineage(
     s3 = calls.client("s3", REGION)
     for uri in (statistics, told["model_card"]):
         assert s3.get_object(Bucket=BUCKET, Key=uri.split("/", 3)[3])["Body"].read()
+
+
+def test_a_version_has_a_card_of_sagemakers_with_figures_hashes_and_cost(
+    tmp_path: Path,
+    server: Server,
+) -> None:
+    spent = [billed("tune", 7200, 2400, 4), billed("train", 3600, 3600)]
+    found = _register(write_stages(tmp_path / "a", spent=spent), tmp_path / "v")
+    (package,) = _packages(server)
+    assert package["ModelCard"]["ModelCardStatus"] == "PendingReview"
+    card = json.loads(package["ModelCard"]["ModelCardContent"])
+    [artifact] = card["model_overview"]["model_artifact"]
+    assert artifact == package["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]
+    training = card["training_details"]["training_job_details"]
+    told = {one["name"]: one["value"] for one in training["user_provided_training_metrics"]}
+    assert told["cost_usd"] == 3.3833
+    [tested] = card["evaluation_details"]
+    assert tested["metric_groups"][0]["metric_data"][0] == {
+        "name": "accuracy",
+        "type": "number",
+        "value": 0.75,
+        "notes": "95 % interval 0.55 to 0.9",
+    }
+    more = card["additional_information"]["custom_details"]
+    assert more["bundle_sha256"] == found["bundle_sha256"]
+    assert more["train_job"] == "birdsong-train in us-east-1"
+    assert more["model_card"] == package["CustomerMetadataProperties"]["model_card"]
+    assert package["CustomerMetadataProperties"]["cost_usd"] == "3.3833"
+
+
+def test_no_card_replaces_another_where_the_same_bundle_cost_something_else(
+    tmp_path: Path,
+    server: Server,
+) -> None:
+    server.faults.add("CreateModelPackage", "AccessDeniedException", message="no", times=20)
+    with pytest.raises(RefusedError):
+        _register(write_stages(tmp_path / "a", spent=[NO_SEARCH, HERE]), tmp_path / "v1")
+    server.faults.clear()
+    spent = [NO_SEARCH, billed("train", 3600, 1800)]
+    for name in ("b", "c"):
+        _register(write_stages(tmp_path / name, spent=spent), tmp_path / f"version {name}")
+    s3 = calls.client("s3", REGION)
+    cards = s3.list_objects_v2(Bucket=BUCKET, Prefix="birds/cards/")["Contents"]
+    assert len(cards) == 2
+    (package,) = _packages(server)
+    uri = package["CustomerMetadataProperties"]["model_card"]
+    text = s3.get_object(Bucket=BUCKET, Key=uri.split("/", 3)[3])["Body"].read().decode()
+    assert text == (tmp_path / "version b/model_card.md").read_text(encoding="utf-8")
+    assert "| 3,600 | 1,800 | 50 % | 1.01 |" in text
 
 
 def test_the_gate_approves_where_a_parameter_allows_it(tmp_path: Path) -> None:

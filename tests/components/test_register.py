@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from kfp.dsl import Artifact, Metrics, Model
 from made_bundles import Stages, write_stages
+from made_costs import HERE, NO_SEARCH, billed
 
 from birdsong import artifacts, registry_place
 from birdsong.bundle import bundle_sha256, verify_bundle
@@ -98,6 +99,27 @@ def test_an_accepted_model_becomes_the_champion_with_its_bundle_hashes_and_figur
     database.close()
     assert tags["model_sha256"] == artifacts.read_spec(stages.model).sha256
     assert logged["network_accuracy"] == 0.75
+
+
+def test_a_versions_card_says_what_it_cost_and_keeps_it_when_the_bundle_comes_again(
+    tmp_path: Path, place: str
+) -> None:
+    spent = [billed("tune", 7200, 2400, 4), billed("train", 3600, 3600)]
+    first = _register(write_stages(tmp_path / "a", spent=spent), tmp_path / "v1", place)
+    card = (tmp_path / "v1/model_card.md").read_text(encoding="utf-8")
+    assert card.startswith((tmp_path / "v1/bundle/model_card.md").read_text(encoding="utf-8"))
+    assert "| together |  | 10,800 | 6,000 | 44 % | 3.38 |" in card
+    assert "cost" not in (tmp_path / "v1/bundle/model_card.md").read_text(encoding="utf-8")
+    again = _register(write_stages(tmp_path / "b", spent=[NO_SEARCH, HERE]), tmp_path / "v2", place)
+    assert (again["version"], again["bundle_sha256"]) == (1, first["bundle_sha256"])
+    mlflow = client(Place.parse(place))
+    version = mlflow.get_model_version("birdsong", "1")
+    assert "| train |" in version.description
+    assert "3.38" in version.description
+    stored = mlflow.download_artifacts(version.run_id, "model_card.md", str(tmp_path))
+    assert Path(stored).read_text(encoding="utf-8") == card
+    logged = mlflow.get_run(version.run_id).data.metrics
+    assert (logged["cost_usd"], logged["cost_billed_seconds"]) == (3.3833, 6000)
 
 
 def test_a_refused_model_is_kept_as_a_rejected_version_and_the_champion_stays(

@@ -6,7 +6,7 @@ import pytest
 from kfp.dsl import HTML, Artifact, Dataset, Metrics, Model
 from made_features import Take, song, write_features
 
-from birdsong import artifacts
+from birdsong import artifacts, cost
 from birdsong.config import Hyperparameters
 from birdsong.errors import ConfigError
 from components.train import train
@@ -44,6 +44,8 @@ def test_train_writes_a_model_its_curves_and_finite_metrics(tmp_path: Path) -> N
     spec = artifacts.verify(tmp_path / "model")
     assert spec.kind == "model"
     assert set(spec.inputs) == {"development", "hyperparameters"}
+    assert [(one.step, one.usd) for one in cost.read(tmp_path / "model")] == [("train", None)]
+    assert "cost.json" not in spec.files
     assert (tmp_path / "history.html").stat().st_size > 1000
     assert {"validation_accuracy", "baseline_validation_accuracy", "best_epoch", "seconds"} <= set(
         metrics.metadata

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from sagemaker_server import package_card
 from sagemaker_server.api import ApiError, Json, action, arn, check_name, now, page
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def describe_model_package_group(server: "Server", region: str, request: Json) -
 def create_model_package(server: "Server", region: str, request: Json) -> Json:
     group = request["ModelPackageGroupName"]
     _check_metadata(request.get("CustomerMetadataProperties") or {})
+    if "ModelCard" in request and (wrong := package_card.problem(request["ModelCard"])):
+        raise ApiError("ValidationException", f"Invalid model card: {wrong}")
     with server.store.lock:
         if (region, group) not in server.registry.groups:
             raise _absent(f"ModelPackageGroup {group}")

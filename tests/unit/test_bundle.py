@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from made_bundles import CODES, Stages, write_stages
+from made_costs import HERE, NO_SEARCH, billed
 
 from birdsong import artifacts
 from birdsong.bundle import bundle_sha256, read_bundle, verify_bundle, write_bundle
@@ -176,6 +177,19 @@ def test_parts_that_do_not_fit_together_are_named(
     (tmp_path / "bundle" / file).write_text(json.dumps(content))
     with pytest.raises(DataError, match=told):
         read_bundle(tmp_path / "bundle")
+
+
+def test_what_training_cost_changes_neither_the_bundle_nor_its_card(tmp_path: Path) -> None:
+    made = {
+        _write(tmp_path / name, write_stages(tmp_path / f"run {name}", spent=spent))
+        for name, spent in (
+            ("dear", [billed("tune", 7200, 2400, 4), billed("train", 3600, 1200)]),
+            ("cheap", [NO_SEARCH, HERE]),
+            ("unknown", []),
+        )
+    }
+    assert len(made) == 1
+    assert not list((tmp_path / "dear").rglob("cost.json"))
 
 
 def test_the_model_card_has_figures_thresholds_and_data_and_no_broken_table(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from made_features import Take, song, write_features
 
-from birdsong import artifacts, checkpoints, training
+from birdsong import artifacts, checkpoints, cost, training
 from birdsong.config import Hyperparameters, TrainConfig
 from birdsong.features import FeatureSet
 
@@ -202,6 +202,10 @@ def test_the_stage_goes_on_and_removes_its_checkpoints_when_it_is_finished(
     )
     assert summary["epochs"] == 4
     assert "resumed after epoch 4" in capsys.readouterr().out
+    [spent] = cost.read(tmp_path / "model")
+    before = artifacts.read_json(tmp_path / "model/history.json")["epochs"]
+    # All four epochs were trained by the process before this one.
+    assert spent.seconds > sum(epoch["seconds"] for epoch in before)
     assert not kept.exists()
     monkeypatch.delenv(checkpoints.FOLDER_VARIABLE)
     assert checkpoints.folder_beside(tmp_path / "model") == tmp_path / ".model.checkpoints"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_costs import billed
 from made_reports import write_page
 
 
@@ -114,6 +115,23 @@ def test_what_training_had_of_each_species_stands_beside_its_score(tmp_path: Pat
     assert ">5.0 min, 2 groups<" in page
     assert "mean rating" not in page
     assert "nothing can be said about what the training data did" in write_page(tmp_path, species=4)
+
+
+def test_what_training_cost_is_a_table_with_its_sum_and_the_rates_source(tmp_path: Path) -> None:
+    spent = [billed("tune", 7200, 2400, 4), billed("train", 3600, 3600, interruptions=1)]
+    page = write_page(tmp_path, spent=spent)
+    assert page.count("<h2>What it cost</h2>") == 1
+    table = page[page.index('<table id="cost"') :]
+    rows = table[: table.index("</table>")].split("<tr>")[2:]
+    assert [re.findall(r"<td[^>]*>([^<]*)</td>", row)[-1] for row in rows] == [
+        "1.35",
+        "2.03",
+        "3.38",
+    ]
+    assert "(a price list, https://x.example)" in page
+    page = write_page(tmp_path)
+    assert '<table id="cost"' not in page
+    assert "What the training cost is not known" in page
 
 
 def test_a_figure_of_few_groups_claims_no_more_than_they_tell(tmp_path: Path) -> None:

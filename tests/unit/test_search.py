@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import optuna
 import pytest
 from made_features import Take, song, write_features
 
-from birdsong import hyperparameters, search, search_page, search_space, training
+from birdsong import artifacts, cost, hyperparameters, search, search_page, search_space, training
 from birdsong.checkpoints import FOLDER_VARIABLE
 from birdsong.config import Hyperparameters, TrainConfig, TuneConfig
 from birdsong.errors import ConfigError, DataError, StorageError
@@ -98,6 +99,8 @@ def test_no_trials_pass_the_values_on(development: Path, tmp_path: Path) -> None
     assert written(tmp_path) == START.model_dump()
     assert hyperparameters.read(tmp_path / "hyperparameters", SETTINGS) == (START, SETTINGS)
     assert "No search was asked for" in (tmp_path / "trials.html").read_text()
+    [spent] = cost.read(tmp_path / "hyperparameters")
+    assert (spent.trials, spent.seconds, spent.usd) == (0, 0, 0)
 
 
 def test_trials_train_and_the_best_values_are_what_train_takes(
@@ -107,6 +110,11 @@ def test_trials_train_and_the_best_values_are_what_train_takes(
     assert summary["trials_finished"] + summary["trials_pruned"] == 2
     assert 0 <= summary["best_validation_accuracy"] <= 1
     Hyperparameters(**written(tmp_path))
+    rows = artifacts.read_json(tmp_path / "hyperparameters" / "trials.json")
+    [spent] = cost.read(tmp_path / "hyperparameters")
+    assert (spent.trials, spent.usd) == (2, None)
+    assert spent.seconds == pytest.approx(sum(row["seconds"] for row in rows))
+    assert re.fullmatch(r"\w+, \d+ cores?, (no GPU|.*)", spent.machine)
     page = (tmp_path / "trials.html").read_text()
     assert len(page) < 1_000_000
     assert not list(tmp_path.glob(".*"))

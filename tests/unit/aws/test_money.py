@@ -53,7 +53,6 @@ def test_the_bound_counts_the_whole_run_of_all_instances_and_jobs_and_no_saving_
     assert "4 x 2 x 1 h 30 min" in str(found)
     assert "24.36 USD without any saving by spot" in str(found)
     assert "2026-07-02" in str(found)
-    assert found.record()["most_usd"] == 24.36
 
 
 def test_a_bound_above_the_budget_is_refused_and_one_within_is_not() -> None:
@@ -68,7 +67,6 @@ def test_an_unknown_rate_is_said_and_refused_only_where_there_is_a_budget() -> N
     found = estimate(prices.load(), "ap-south-1", "ml.g5.4xlarge", 3600)
     assert found.usd is None
     assert "is not known" in str(found)
-    assert found.record()["rate"] is None
     found.check(0)
     with pytest.raises(ConfigError, match=r"no rate is known for ml\.g5\.4xlarge in ap-south-1"):
         found.check(1000.0)
@@ -135,6 +133,11 @@ def test_a_bill_sums_jobs_and_says_seconds_percent_interruptions_and_dollars() -
     assert found.usd == pytest.approx(2.03)
     assert "67 % saved, 1 interruption: 2.03 USD" in str(found)
     assert found.metrics()["saved_percent"] == 66.7
+    noted = found.billed("birdsong-x-train-y-a2")
+    assert (noted.seconds, noted.jobs, noted.unknown) == (3600, 3, 1)
+    assert noted.usd == pytest.approx(2.03)
+    assert noted.rate is not None
+    assert (noted.rate.date, noted.rate.where[:8]) == ("2026-07-02", "https://")
 
 
 def test_instances_multiply_the_seconds() -> None:
@@ -158,13 +161,14 @@ def test_without_a_rate_a_bill_says_seconds_and_percent_and_no_dollars() -> None
     assert "70 % saved" in str(found)
     assert "not known" in str(found)
     assert "usd" not in found.metrics()
-    assert found.record()["usd"] is None
+    assert found.billed("a-job").usd is None
 
 
 def test_jobs_on_two_kinds_of_instances_get_no_dollars_rather_than_wrong_ones() -> None:
     other = _job(100, 30)
     other["ResourceConfig"] = {"InstanceType": "ml.g5.2xlarge", "InstanceCount": 1}
-    assert bill([_job(100, 30), other], prices.load(), "us-east-1").usd is None
+    found = bill([_job(100, 30), other], prices.load(), "us-east-1")
+    assert (found.usd, found.instance) == (None, "")
 
 
 def test_no_jobs_cost_nothing_and_divide_by_nothing() -> None:
