@@ -17,7 +17,7 @@ from made_demo import DemoRun
 from sagemaker_server.programs import MADE, TRAINING, Process, Running
 from sagemaker_server.server import BUCKET, REGION, Server
 
-from birdsong import artifacts
+from birdsong import artifacts, cost
 from birdsong.runs import record
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -114,6 +114,10 @@ def test_a_training_that_loses_its_machine_twice_ends_like_an_undisturbed_one(
     assert histories[0]["epochs"] == histories[1]["epochs"]
     assert artifacts.verify(after.outputs["model"]["path"]).kind == "model"
     assert after.metrics["billed_seconds"] <= after.metrics["trained_seconds"]
+    spent = cost.read(after.outputs["model"]["path"])[-1]
+    assert spent.billed is not None
+    assert spent.billed.interruptions == 2
+    assert spent.machine.startswith("SageMaker, ml.g5.4xlarge in us-east-1, managed spot (")
     log = Path(str(after.log)).read_text()
     assert log.count("SageMaker: Interrupted") == 2
     assert re.search(r"SageMaker: Trained \d+ s, billed \d+ s, .* 2 interruptions", log)
@@ -193,6 +197,12 @@ def test_the_whole_dag_with_a_search_of_four_trials_one_of_which_fails(
     assert len(server.names) == 5
     assert len(server.store.tuning) == 1
     assert server.at_work == []
+    report = Path(found.steps["evaluate-threshold"].outputs["report"]["path"]).read_text()
+    card = Path(found.steps["register"].outputs["version"]["path"]) / "model_card.md"
+    for text in (report, card.read_text(encoding="utf-8")):
+        for told in ("tune, 4 trials", "together", "2.03 USD per hour of ml.g5.4xlarge"):
+            assert told in text
+        assert "train lost its spot machine once." in text
 
 
 class _OneTrialFails:

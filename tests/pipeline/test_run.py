@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from made_demo import ROOT, DemoRun
 
-from birdsong import artifacts
+from birdsong import artifacts, cost
 from birdsong.runs import graph, processes, record
 from birdsong.runs.record import Run, State
 
@@ -85,6 +85,21 @@ def test_a_model_is_registered_and_its_endpoint_was_checked(run: Run) -> None:
     assert endpoint["state"] == "checked", endpoint
     assert endpoint["largest_difference"] <= 0.001
     assert len(endpoint["golden"]) == 2
+
+
+def test_what_training_cost_stands_in_the_report_and_on_the_versions_card(run: Run) -> None:
+    searched, trained = cost.read(place(run, "train", "model"))
+    assert (searched.trials, trained.step, trained.usd) == (0, "train", None)
+    assert 0 < trained.seconds < (run.steps["train"].seconds or 0)
+    report = place(run, "evaluate-threshold", "report").read_text()
+    card = (place(run, "register", "version") / "model_card.md").read_text(encoding="utf-8")
+    for page in (report, card):
+        assert page.count("What it cost") == 1
+        assert trained.machine in page
+        assert "No search was asked for." in page
+        assert "what its time costs is not known" in page
+    made = place(run, "register", "version") / "bundle"
+    assert "What it cost" not in (made / "model_card.md").read_text(encoding="utf-8")
 
 
 def test_steps_that_need_no_tensorflow_hold_little_memory(run: Run) -> None:
