@@ -203,8 +203,8 @@ def _told(parts: Sequence[Part]) -> Iterator[str]:
         if part.billed is not None and part.billed.rate is not None
     ):
         yield (
-            f"Dollars are billed seconds at {rate.usd_per_hour:g} USD per hour of {where}, the "
-            f"rate on demand of {rate.date} ({rate.source}, {rate.where}). {NOT_COUNTED}"
+            f"Dollars are billed seconds at {rate.usd_per_hour:g} USD per hour of {where}, on "
+            f"demand, as of {rate.date}. {NOT_COUNTED} Source: {rate.source}, {rate.where}."
         )
     for part in worked:
         yield from _of_step(part)

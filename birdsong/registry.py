@@ -57,7 +57,8 @@ def register(
         sha256 = bundle.write_bundle(
             place, model_path, thresholds_path, evaluation_path, config.model_name
         )
-        card = (place / bundle.MODEL_CARD).read_text(encoding="utf-8") + cost.markdown(spent)
+        about = (place / bundle.MODEL_CARD).read_text(encoding="utf-8")
+        card = f"{about}\n{cost.markdown(spent)}"
         (folder.path / bundle.MODEL_CARD).write_text(card, encoding="utf-8")
         with opened(config.registry, config, origin) as shelf:
             version, figures = _publish(shelf, Made(place, sha256, card, spent), config)

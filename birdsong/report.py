@@ -31,7 +31,7 @@ FRAME_NAMES = {
 
 _STYLE = Markup("""<style>
 .cards .card { flex: 1 1 10rem; } .words { max-width: 46rem; padding-left: 1.25rem; }
-.words li { margin: .35rem 0; }
+.words li { margin: .35rem 0; overflow-wrap: anywhere; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr));
   gap: 1rem; align-items: start; }
 .pictures figure, .confusion figure { margin: 0; }
@@ -44,6 +44,8 @@ figure.wide { margin: 1rem 0; overflow-x: auto; } figure.wide svg { min-width: 4
 :is(#figures, #window-figures, #frame-figures) :is(th, td) { white-space: normal;
   padding: .3rem .4rem; }
 :is(#figures, #window-figures, #frame-figures) small { white-space: nowrap; }
+#cost :is(th, td) { white-space: normal; padding: .3rem .4rem; min-width: 4rem; }
+#cost td:first-child { white-space: nowrap; } #cost td:nth-child(2) { min-width: 12rem; }
 .confusion figcaption { max-width: calc(100vw - 3rem); }
 .errors { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr));
   gap: 1rem; }

@@ -57,7 +57,8 @@ def test_search_and_training_stand_apart_and_together() -> None:
     }
     said = " ".join(cost.sentences(parts))
     assert said.count("2.03 USD per hour of ml.g5.4xlarge in us-east-1") == 1
-    assert "of 2026-07-02 (a price list, https://x.example)" in said
+    assert "as of 2026-07-02." in said
+    assert "Source: a price list, https://x.example." in said
     assert "Volumes, S3, logs and traffic are not counted" in said
     assert "train lost its spot machine 2 times." in said
     assert "Of the 5 jobs of tune, 1 ended without seconds" in said
