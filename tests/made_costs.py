@@ -2,7 +2,13 @@
 
 from birdsong.cost import Billed, Part, Rate
 
-RATE = Rate(usd_per_hour=2.03, date="2026-07-02", source="a price list", where="https://x.example")
+RATE = Rate(
+    usd_per_hour=2.03,
+    date="2026-07-02",
+    source="a price list",
+    # As long as that of a file at a commit.
+    where=f"https://prices.example/{'0123456789abcdef' * 8}.json",
+)
 HERE = Part(step="train", machine="x86_64, 2 cores, no GPU", seconds=125.4)
 NO_SEARCH = Part(step="tune", machine="", seconds=0, trials=0)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from made_costs import billed
 from made_reports import write_page
 
 from birdsong import search_page, search_space
@@ -51,7 +52,8 @@ def opened(browser: "Browser") -> Iterator[Opened]:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("report")
-    write_page(place, species=14, test=60, errors=2, skill=0.3)
+    spent = [billed("tune", 7200, 2400, 4), billed("train", 3600, 3600)]
+    write_page(place, species=14, test=60, errors=2, skill=0.3, spent=spent)
     return place / "report.html"
 
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from made_costs import HERE, NO_SEARCH, billed
+from made_costs import HERE, NO_SEARCH, RATE, billed
 
 from birdsong import artifacts, cost
 from birdsong.cost import Part
@@ -58,7 +58,7 @@ def test_search_and_training_stand_apart_and_together() -> None:
     said = " ".join(cost.sentences(parts))
     assert said.count("2.03 USD per hour of ml.g5.4xlarge in us-east-1") == 1
     assert "as of 2026-07-02." in said
-    assert "Source: a price list, https://x.example." in said
+    assert f"Source: a price list, {RATE.where}." in said
     assert "Volumes, S3, logs and traffic are not counted" in said
     assert "train lost its spot machine 2 times." in said
     assert "Of the 5 jobs of tune, 1 ended without seconds" in said

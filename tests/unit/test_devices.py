@@ -1,6 +1,7 @@
 """Devices of one host share a step and learn what one device would."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from made_features import Take, song, write_features
 
 from birdsong import devices
 from birdsong.errors import ConfigError
+from birdsong.tensorflow_setup import tf
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,6 +54,26 @@ for precision, devices in (
     found[f"{precision} {devices}"] = [losses, moving, moments]
 print(json.dumps(found))
 """
+
+
+@pytest.mark.parametrize(
+    ("names", "count", "told"),
+    [
+        ([], 1, "no GPU"),
+        (["NVIDIA A10G"], 1, "NVIDIA A10G"),
+        (["NVIDIA A10G"] * 4, 2, "2 x NVIDIA A10G"),
+        ([""], 1, "GPU"),
+    ],
+)
+def test_the_machine_is_told_with_the_gpus_that_compute(
+    monkeypatch: pytest.MonkeyPatch, names: list[str], count: int, told: str
+) -> None:
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: names)
+    monkeypatch.setattr(
+        tf.config.experimental, "get_device_details", lambda gpu: {"device_name": gpu}
+    )
+    machine = devices.described(count)
+    assert re.fullmatch(rf"\w+, \d+ cores?, {told}", machine), machine
 
 
 @pytest.fixture(scope="module")

@@ -128,7 +128,7 @@ def test_what_training_cost_is_a_table_with_its_sum_and_the_rates_source(tmp_pat
         "2.03",
         "3.38",
     ]
-    assert "Source: a price list, https://x.example." in page
+    assert "Source: a price list, https://prices.example/" in page
     page = write_page(tmp_path)
     assert '<table id="cost"' not in page
     assert "What the training cost is not known" in page
