@@ -159,7 +159,7 @@ def predict(
     if kind == detections.Format.AUDACITY:
         _refuse_same_labels(files)
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with Journal(_journal_of(out, bundle, rule)) as journal:
+    with Journal(_journal_of(out, bundle.sha256, bundle.runtime, rule)) as journal:
         outcome = Outcome(resumed=sum(journal.holds(name, file) for name, file in files))
         todo = [(name, file) for name, file in files if not journal.holds(name, file)]
         done = outcome.resumed
@@ -392,11 +392,26 @@ def _rows(
         }
 
 
-def _journal_of(out: Path, bundle: Bundle, rule: Rule) -> Path:
+def begun_with(out: Path, sha256: str, names: Iterable[str], rule: Rule) -> str:
+    """The runtime of a prediction that was begun and not finished; empty where none was.
+
+    Args:
+        out: The output.
+        sha256: Hash of the bundle.
+        names: Runtimes that it may have been.
+        rule: What counts as heard.
+    """
+    journals = {name: _journal_of(out, sha256, name, rule) for name in names}
+    held = {name: place.stat() for name, place in journals.items() if place.is_file()}
+    begun = {name: one.st_mtime_ns for name, one in held.items() if one.st_size}
+    return max(begun, key=lambda name: begun[name], default="")
+
+
+def _journal_of(out: Path, sha256: str, runtime: str, rule: Rule) -> Path:
     """Another model or rule has another journal; another format of the output has the same."""
     told = [
-        bundle.sha256,
-        bundle.runtime,
+        sha256,
+        runtime,
         rule.least_probability,
         sorted(rule.codes),
         rule.overlap_seconds,

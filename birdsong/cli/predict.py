@@ -10,7 +10,7 @@ from birdsong.cli.model import CHAMPION, BundleFolder, Model, Registry, Runtime,
 from birdsong.cli.options import DryRun, RunsFolder
 
 if TYPE_CHECKING:
-    from birdsong.predict import Outcome
+    from birdsong.predict import Outcome, Rule
 
 
 def predict(
@@ -84,7 +84,7 @@ def predict(
         return
     folder, _ = find(bundle, model, registry, runs)
     verify_bundle(folder)
-    scorer = load_scorer(folder, runtime)
+    scorer = load_scorer(folder, _begun(folder, out, rule) if runtime == "auto" else runtime)
     loaded = read_bundle(folder, scorer.runtime)
     started = time.monotonic()
     with _Bar() as bar:
@@ -92,6 +92,25 @@ def predict(
             places, out, loaded, lambda: scorer, rule, format_, bar.show, not trust
         )
     typer.echo(_told(outcome, out, time.monotonic() - started))
+
+
+def _begun(folder: Path, out: Path, rule: "Rule") -> str:
+    """Goes on with the runtime of an earlier try; the choice could fall on another one by now."""
+    from birdsong import predict, runtimes
+    from birdsong.bundle import bundle_sha256
+
+    names = runtimes.admitted(folder)
+    begun = predict.begun_with(out, bundle_sha256(folder), names, rule)
+    if not begun:
+        return "auto"
+    if lacks := runtimes.lacking(begun):
+        typer.echo(
+            f"An earlier try used {begun}, which cannot be used here ({lacks}), so all recordings "
+            "are listened to again.",
+            err=True,
+        )
+        return "auto"
+    return begun
 
 
 def _codes(text: str) -> frozenset[str]:

@@ -1,10 +1,10 @@
 """Which admitted runtime is the fastest on this machine: measured shortly, and remembered.
 
-A start that has to measure takes a little longer, so it measures for `BUDGET_SECONDS` at most, in
-the order of the expected speed, and later starts go on with the rest. What was measured is kept in
-a small file, by the bundle, the CPU, its cores and the versions of the runtimes. A runtime that
+A start that has to measure takes a little longer, so it measures for about `BUDGET_SECONDS`, in the
+order of the expected speed, and later starts go on with the rest. What was measured is kept in a
+small file, by the bundle, the CPU, its cores and the versions of the runtimes. A runtime that
 cannot be loaded here, or that scores the bundle's golden recording otherwise than where it was
-evaluated, is passed over.
+evaluated, is passed over: every start checks the one that it takes.
 """
 
 import contextlib
@@ -25,13 +25,13 @@ from birdsong.errors import BirdsongError, DataError
 from birdsong.workers import count_cores
 
 if TYPE_CHECKING:
-    from birdsong.scoring import Floats, Scorer
+    from birdsong.scoring import Scorer
 
 BUDGET_SECONDS = 1.5
-"""Longest that a start goes on to measure one more runtime."""
+"""A start measures one runtime, and another one only where that is expected to end in this time."""
 
-FRAMES = 4
-"""Frames of one measured pass."""
+FRAMES, PASSES = 2, 3
+"""Frames of one measured pass, and passes; the best one counts, since others are disturbed."""
 
 
 def fastest(folder: Path, model: Path) -> "Scorer":
@@ -46,7 +46,6 @@ def fastest(folder: Path, model: Path) -> "Scorer":
     """
     from birdsong.scoring import Scorer
 
-    began = time.monotonic()
     names, lacking = [], {}
     for name in runtimes.admitted(folder):
         if reason := runtimes.lacking(name):
@@ -56,68 +55,108 @@ def fastest(folder: Path, model: Path) -> "Scorer":
     place = _place(folder, model, names)
     known = _read(place)
     before = dict(known)
-    held: tuple[float, Scorer] | None = None
-    for name in names:
-        if name in known or (held and time.monotonic() - began > BUDGET_SECONDS):
-            continue
-        try:
-            found = Scorer(model, name)
-            seconds = _measure(found, folder)
-        except BirdsongError as error:
-            _tell(f"{name} is passed over: {error}")
-            seconds = math.inf
-        known[name] = seconds
-        if math.isfinite(seconds) and (held is None or seconds < held[0]):
-            held = seconds, found
+    taken: Scorer | None = None
+    while taken is None:
+        unknown = [name for name in names if name not in known]
+        held = _measure_some(unknown, known, model)
+        taken = _first_that_is_right(names, known, held, folder, model)
+        if not unknown:
+            break
     if known != before:
         _write(place, known)
-    usable = [name for name in names if math.isfinite(known.get(name, math.inf))]
-    for name in sorted(usable, key=lambda name: known[name]):
-        if held and held[1].runtime == name:
-            return held[1]
-        try:
-            return Scorer(model, name)
-        except BirdsongError as error:
-            _tell(f"{name} is passed over: {error}")
+    if taken is not None:
+        return taken
     if runtimes.REFERENCE in lacking:
         told = " ".join(f"{name}: {reason}" for name, reason in lacking.items())
         raise DataError(f"No runtime can be used for {folder}. {told}")
     return Scorer(model, runtimes.REFERENCE)
 
 
-def _tell(text: str) -> None:
-    print(f"runtime {text}", file=sys.stderr, flush=True)
+def _measure_some(names: list[str], known: dict[str, float], model: Path) -> "Scorer | None":
+    """Note the seconds of some runtimes in `known`, of at least one; returns the fastest of them.
 
-
-def _measure(scorer: "Scorer", folder: Path) -> float:
-    """Seconds of one pass.
-
-    Raises:
-        DataError: The golden recording scores otherwise than it is stored.
+    Infinite seconds: it cannot be loaded.
     """
-    frames = _checked(scorer, folder)
-    frames = np.resize(frames, (FRAMES, frames.shape[1]))
-    best = math.inf
-    for _ in range(3):
+    from birdsong.scoring import Scorer
+
+    held: Scorer | None = None
+    began, longest = time.monotonic(), 0.0
+    for name in names:
+        started = time.monotonic()
+        if longest and started - began + longest > BUDGET_SECONDS:
+            break
+        try:
+            found = Scorer(model, name)
+            known[name] = _measure(found, min(known.values(), default=math.inf))
+            if held is None or known[name] < known[held.runtime]:
+                held = found
+        except BirdsongError as error:
+            _pass_over(name, known, error)
+        longest = max(longest, time.monotonic() - started)
+    return held
+
+
+def _first_that_is_right(
+    names: list[str], known: dict[str, float], held: "Scorer | None", folder: Path, model: Path
+) -> "Scorer | None":
+    """Of those measured, the fastest one that can be loaded and scores as it was evaluated.
+
+    Args:
+        names: Runtimes that may be taken.
+        known: Seconds of those measured; what is passed over here becomes infinite.
+        held: One of them that is loaded already.
+        folder: The bundle, or the model itself.
+        model: The model's folder.
+    """
+    from birdsong.scoring import Scorer
+
+    usable = [name for name in names if math.isfinite(known.get(name, math.inf))]
+    for name in sorted(usable, key=lambda name: known[name]):
+        try:
+            scorer = held if held and held.runtime == name else Scorer(model, name)
+            _check(scorer, folder)
+        except BirdsongError as error:
+            _pass_over(name, known, error)
+        else:
+            return scorer
+    return None
+
+
+def _pass_over(name: str, known: dict[str, float], error: BirdsongError) -> None:
+    known[name] = math.inf
+    print(f"runtime {name} is passed over: {error}", file=sys.stderr, flush=True)
+
+
+def _measure(scorer: "Scorer", best: float) -> float:
+    """Seconds of one pass of faint noise; one that is clearly slower than `best` is run less."""
+    samples = round(audio.FRAME_SECONDS * scorer.config.sample_rate)
+    frames = np.random.default_rng(0).normal(0, 0.1, (FRAMES, samples)).astype(np.float32)
+    scorer.frames(frames)  # the first pass also allocates
+    found = math.inf
+    for _ in range(PASSES):
         started = time.perf_counter()
         scorer.frames(frames)
-        best = min(best, time.perf_counter() - started)
-    return best
+        found = min(found, time.perf_counter() - started)
+        if found > 1.5 * best:
+            break
+    return found
 
 
-def _checked(scorer: "Scorer", folder: Path) -> "Floats":
-    """Frames of the shortest golden recording, having scored them; faint noise without one."""
+def _check(scorer: "Scorer", folder: Path) -> None:
+    """Score the shortest golden recording, where there is one.
+
+    Raises:
+        DataError: It scores otherwise than it is stored.
+    """
     from birdsong import golden
 
     kept = golden.read_golden(folder / "golden", scorer.codes, scorer.runtime)[:1]
     if not kept:
-        samples = round(audio.FRAME_SECONDS * scorer.config.sample_rate)
-        return np.random.default_rng(0).normal(0, 0.1, (1, samples)).astype(np.float32)
+        return
     window = next(audio.windows(kept[0].file.read_bytes(), scorer.config), None)
     if window is None:
         raise DataError(f"the golden recording {kept[0].file.name} is silent.")
-    frames = audio.frames(window.samples, scorer.config)
-    scores = scorer.frames(frames).max(axis=0)
+    scores = scorer.window(window.samples)
     stored = np.array([kept[0].scores[code] for code in scorer.codes], np.float32)
     difference = float(np.abs(scores - stored).max())
     allowed = runtimes.known(scorer.runtime).tolerance
@@ -126,7 +165,6 @@ def _checked(scorer: "Scorer", folder: Path) -> "Floats":
             f"it scores the golden recording {kept[0].file.name} by {difference:.2g} otherwise "
             f"than where it was evaluated (allowed {allowed:g})."
         )
-    return frames
 
 
 def _place(folder: Path, model: Path, names: list[str]) -> Path:

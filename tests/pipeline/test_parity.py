@@ -16,12 +16,15 @@ import pytest
 import soundfile
 from made_demo import DemoRun
 from made_servers import served
+from typer.testing import CliRunner
 
 from birdsong import demo_data, features, predict, recordings, runtimes, splits
 from birdsong.bundle import GOLDEN, read_bundle
+from birdsong.cli import main
 from birdsong.config import FeatureConfig, IngestConfig, SplitConfig
 from birdsong.features import FeatureSet
 from birdsong.golden import read_golden
+from birdsong.journal import Journal
 from birdsong.runs import record
 from birdsong.scoring import TOLERANCE, Scorer, load_scorer, score_windows
 
@@ -157,6 +160,22 @@ def predicted(sounds: Sounds, scorer: Scorer, tmp_path_factory: pytest.TempPathF
         ]
         for name, mine in windows.items()
     }
+
+
+def test_a_batch_that_was_killed_goes_on_with_its_runtime_whatever_is_the_fastest_now(
+    sounds: Sounds, scorer: Scorer, tmp_path: Path
+) -> None:
+    out, rule = tmp_path / "found.csv", predict.Rule()
+    bundle = read_bundle(sounds.bundle, scorer.runtime)
+    killed = predict._journal_of(out, bundle.sha256, scorer.runtime, rule)
+    [(first, file), *_] = predict.find([str(sounds.folder)])
+    with Journal(killed) as journal:
+        journal.add(first, file, {"rows": [], "seconds": 1.0})
+    command = ["predict", str(sounds.folder), "--out", str(out), "--bundle", str(sounds.bundle)]
+    done = CliRunner().invoke(main.app, command)
+    assert done.exit_code == 0, done.output
+    assert "1 recordings were done by an earlier try." in done.output
+    assert not killed.exists()
 
 
 def largest(one: Scores, other: Scores, names: list[str]) -> float:

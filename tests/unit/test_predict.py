@@ -303,12 +303,27 @@ def test_a_killed_prediction_goes_on_without_doing_or_losing_a_recording_twice(
     assert not journal.exists()
 
 
+def test_of_two_tries_with_different_runtimes_the_later_one_is_gone_on_with(tmp_path: Path) -> None:
+    out, rule = tmp_path / "found.csv", Rule()
+    names = ("onnx", "tensorflow", "openvino-int8")
+    assert predict.begun_with(out, "a" * 64, names, rule) == ""
+    for age, name in enumerate(names):
+        place = predict._journal_of(out, "a" * 64, name, rule)
+        # The first call of `predict` may have been killed before it noted a recording.
+        place.write_bytes(b"" if name == "openvino-int8" else b"{}\n")
+        os.utime(place, (1000 + age, 1000 + age))
+    assert predict.begun_with(out, "a" * 64, names, rule) == "tensorflow"
+    assert predict.begun_with(out, "a" * 64, ["onnx"], rule) == "onnx"
+    assert predict.begun_with(out, "b" * 64, names, rule) == ""
+    assert predict.begun_with(out, "a" * 64, names, Rule(overlap_seconds=5)) == ""
+
+
 def test_two_predictions_into_one_output_do_not_mix(
     folder: Path, made: bundle.Bundle, tmp_path: Path
 ) -> None:
     out = tmp_path / "found.csv"
     with (
-        Journal(predict._journal_of(out, made, Rule())),
+        Journal(predict._journal_of(out, made.sha256, made.runtime, Rule())),
         pytest.raises(ConfigError, match="Another prediction is writing"),
     ):
         run([str(folder)], out, made)
