@@ -525,13 +525,20 @@ def test_a_search_gives_the_best_values_and_the_page_though_one_trial_fails(
     assert len(server.names) == 4
 
 
-def test_a_search_none_of_whose_trials_works_says_why(
-    search_step: Any, server: Server, monkeypatch: pytest.MonkeyPatch
+def test_a_search_none_of_whose_trials_works_says_why_and_is_paid_for_with_the_next_one(
+    search_step: Any, server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(server, "program", With(server.program, {"MADE_FAIL": "1e-9"}))
+    made = server.program
+    monkeypatch.setattr(server, "program", With(made, {"MADE_FAIL": "1e-9"}))
     with pytest.raises(JobError, match=r"is above 1e-09") as caught:
         search_step(trials=2)
     assert "No objective metrics found" in str(caught.value)
+    monkeypatch.setattr(server, "program", made)
+    search_step(trials=2)
+    assert [name[-2:] for _, name in server.store.tuning] == ["a1", "a2"]
+    [spent] = cost.read(tmp_path / "out" / "hyperparameters")
+    assert spent.billed is not None
+    assert (spent.trials, spent.billed.jobs) == (4, 4)
 
 
 @pytest.mark.slow
