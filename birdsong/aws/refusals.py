@@ -150,10 +150,11 @@ def quota(text: str, region: str) -> str:
         region: Where it holds.
     """
     named = re.search(r"'([^']+)'", text)
-    name = named[1] if named else "ml.g5.4xlarge for spot training job usage"
+    told = f": {named[1]}" if named else ""
+    name = f"'{named[1]}'" if named else "the instance's name"
     return (
-        f"The account's quota is used up: {name}. AWS says: {text} Ask for a higher one: console, "
-        f"Service Quotas, Amazon SageMaker, region {region}, search '{name}', Request increase "
+        f"The account's quota is used up{told}. AWS says: {text} Ask for a higher one: console, "
+        f"Service Quotas, Amazon SageMaker, region {region}, search {name}, Request increase "
         "(hours to days; a new account has 0 for many GPU machines); or `aws service-quotas "
         f"list-service-quotas --service-code sagemaker --region {region}` for its code, then "
         "`aws service-quotas request-service-quota-increase`. Meanwhile take another instance or "

@@ -109,8 +109,9 @@ class PackageShelf:
     def publish(self, name: str, made: Made, known: Version | None, verdict: Verdict) -> Version:
         """Make a package whose approval says what the gate said.
 
-        The token is the bundle's: where two make it at once, or an answer is lost on the way and
-        the call repeated, SageMaker answers with the package that is there.
+        The token is the bundle's: where an answer is lost on the way and the call repeated,
+        SageMaker answers with the package that is there; where another run makes it in the same
+        moment, with it or with a conflict.
         """
         check_name(name)
         approval = _approval(verdict, self._config)
@@ -125,19 +126,19 @@ class PackageShelf:
         sha256 = made.sha256
         model, card = self._upload(made)
         self._ensure_group(name)
-        arn = self._sagemaker.create_model_package(
-            ModelPackageGroupName=name,
-            ModelPackageDescription=" ".join(f"bundle {sha256}. {verdict.reason}".split())[
+        request = {
+            "ModelPackageGroupName": name,
+            "ModelPackageDescription": " ".join(f"bundle {sha256}. {verdict.reason}".split())[
                 :LONGEST_TEXT
             ],
-            ModelApprovalStatus=approval,
-            ClientToken=str(uuid.uuid5(uuid.NAMESPACE_URL, f"{self._place}/{name}/{sha256}")),
-            InferenceSpecification={
+            "ModelApprovalStatus": approval,
+            "ClientToken": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{self._place}/{name}/{sha256}")),
+            "InferenceSpecification": {
                 "Containers": [{"Image": image, "ModelDataUrl": model}],
                 "SupportedContentTypes": list(CONTENT_TYPES),
                 "SupportedResponseMIMETypes": ["application/json"],
             },
-            ModelMetrics={
+            "ModelMetrics": {
                 "ModelQuality": {
                     "Statistics": {
                         "ContentType": "application/json",
@@ -145,9 +146,16 @@ class PackageShelf:
                     }
                 }
             },
-            CustomerMetadataProperties=self._properties(made, card, verdict),
-            ModelCard=model_package_card(made, model, card),
-        )["ModelPackageArn"]
+            "CustomerMetadataProperties": self._properties(made, card, verdict),
+            "ModelCard": model_package_card(made, model, card),
+        }
+        try:
+            arn = self._sagemaker.create_model_package(**request)["ModelPackageArn"]
+        except Exception as error:
+            # Two runs, whose costs or places differ, register the same bundle at once.
+            if calls.is_taken(error) and (other := self.find(name, sha256)) is not None:
+                return other
+            raise
         return self.get(name, arn.rpartition("/")[2])
 
     def _ensure_group(self, name: str) -> None:

@@ -12,11 +12,13 @@ from made_costs import HERE, NO_SEARCH, billed
 from sagemaker_server.faults import KINDS
 from sagemaker_server.server import BUCKET, REGION, Server
 
-from birdsong import artifacts
+from birdsong import artifacts, cost
 from birdsong.aws import calls
+from birdsong.aws.registry import PackageShelf
 from birdsong.config import RegisterConfig
 from birdsong.errors import ConfigError, RefusedError
 from birdsong.registry import fetch, list_versions
+from birdsong.versions import Made
 from components.register import register
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -158,16 +160,25 @@ def test_the_same_bundle_is_the_same_version_and_uploaded_once(
     assert _register(write_stages(tmp_path / "b", note="other"), tmp_path / "v3")["version"] == 2
 
 
+@pytest.mark.parametrize("seconds", [(60, 60), (60, 90)], ids=["alike", "of-other-cost"])
 def test_two_racing_registrations_make_one_version(
-    tmp_path: Path,
-    server: Server,
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, seconds: tuple[int, int]
 ) -> None:
-    stages = write_stages(tmp_path / "a")
     gate, found = threading.Barrier(2), []
+    upload = PackageShelf._upload
+
+    def uploaded(self: PackageShelf, made: Made) -> tuple[str, str]:
+        told = upload(self, made)
+        gate.wait(60)  # both have found no version by now
+        return told
+
+    monkeypatch.setattr(PackageShelf, "_upload", uploaded)
+    both = [write_stages(tmp_path / name) for name in ("a", "b")]
+    for stages, spent in zip(both, seconds, strict=True):
+        cost.note(stages.model, cost.Part(step=cost.TRAIN, machine="", seconds=spent))
 
     def run(number: int) -> None:
-        gate.wait()
-        found.append(_register(stages, tmp_path / f"v{number}")["version"])
+        found.append(_register(both[number], tmp_path / f"v{number}")["version"])
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(2)]
     for thread in threads:

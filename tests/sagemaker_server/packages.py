@@ -15,7 +15,7 @@ class Registry:
     def __init__(self) -> None:
         self.groups: dict[tuple[str, str], Json] = {}
         self.packages: dict[str, Json] = {}
-        self.tokens: dict[tuple[str, str], str] = {}
+        self.tokens: dict[tuple[str, str], tuple[str, Json]] = {}
 
 
 def _absent(what: str) -> ApiError:
@@ -64,7 +64,10 @@ def create_model_package(server: "Server", region: str, request: Json) -> Json:
             raise ApiError("ValidationException", "Tags are not allowed on versioned packages.")
         token = request.get("ClientToken")
         if token and (region, token) in server.registry.tokens:
-            return {"ModelPackageArn": server.registry.tokens[region, token]}
+            made, first = server.registry.tokens[region, token]
+            if request != first:
+                raise ApiError("ConflictException", "The token came with another request before.")
+            return {"ModelPackageArn": made}
         number = 1 + max(
             (
                 one["ModelPackageVersion"]
@@ -83,7 +86,7 @@ def create_model_package(server: "Server", region: str, request: Json) -> Json:
             "region": region,
         }
         if token:
-            server.registry.tokens[region, token] = made
+            server.registry.tokens[region, token] = made, request
     return {"ModelPackageArn": made}
 
 
