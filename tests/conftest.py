@@ -17,6 +17,7 @@ from made_demo import DemoRun, run_demo  # noqa: E402
 
 # Fixtures of the server that stands for SageMaker.
 from sagemaker_server.fixtures import (  # noqa: E402, F401
+    in_deploy,
     in_step,
     job_inputs,
     resolved,

@@ -282,30 +282,26 @@ class Endpoint:
     # --- removing -------------------------------------------------------------------------------
 
     def prune(self, keep: set[str]) -> list[str]:
-        """Delete configurations of this endpoint, and their models, but those to keep."""
-        ours = re.compile(rf"{re.escape(self.name)}-[0-9a-f]{{12}}")
-        pages = self._client.get_paginator("list_endpoint_configs").paginate(
-            NameContains=f"{self.name}-"
-        )
-        names = [
-            str(entry["EndpointConfigName"])
-            for page in pages
-            for entry in page["EndpointConfigs"]
-            if ours.fullmatch(entry["EndpointConfigName"])
-        ]
-        kept = {name for name in names if name in keep}
-        models = {self.model_of(found) for name in kept if (found := self.config(name))}
-        gone = []
-        for name in sorted(set(names) - kept):
-            found = self.config(name)
-            if found is None:
-                continue
+        """Delete configurations of this endpoint but those to keep, and all models of no such one.
+
+        Models are looked for by name, not by the configurations that go: a step that was killed
+        may have left one alone.
+        """
+        configs = self._ours("list_endpoint_configs", "EndpointConfigs", "EndpointConfigName")
+        models = {self.model_of(one) for name in configs & keep if (one := self.config(name))}
+        gone = sorted(configs - keep)
+        for name in gone:
             self._remove("delete_endpoint_config", EndpointConfigName=name)
-            gone.append(name)
-            model = self.model_of(found)
-            if model not in models and ours.fullmatch(model):
-                self._remove("delete_model", ModelName=model)
+        for name in sorted(self._ours("list_models", "Models", "ModelName") - models):
+            self._remove("delete_model", ModelName=name)
         return gone
+
+    def _ours(self, call: str, answer: str, key: str) -> set[str]:
+        """Names in a list of SageMaker that were made for this endpoint."""
+        form = re.compile(rf"{re.escape(self.name)}-[0-9a-f]{{12}}")
+        pages = self._client.get_paginator(call).paginate(NameContains=f"{self.name}-")
+        found = (str(entry[key]) for page in pages for entry in page[answer])
+        return {name for name in found if form.fullmatch(name)}
 
     def delete(self) -> list[str]:
         """Delete the endpoint with all of its configurations and models."""

@@ -40,7 +40,10 @@ S3 = {
 }
 """Calls whose permission is named otherwise."""
 
-LISTS = {"ListTrainingJobs", "ListHyperParameterTuningJobs", "ListEndpointConfigs"}
+LISTS = {
+    *("ListTrainingJobs", "ListHyperParameterTuningJobs"),
+    *("ListEndpointConfigs", "ListModels"),
+}
 """Calls that AWS allows for all or for nothing."""
 
 NAMES = {

@@ -1,92 +1,36 @@
 """Deploy to SageMaker, on the test server: what passed the gate is served, and nothing else."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kfp.dsl import Artifact, Metrics
-from made_bundles import write_stages
+from made_endpoints import deploy, names, register, served
 from sagemaker_server.faults import KINDS
-from sagemaker_server.server import BUCKET, REGION, Server
-from sagemaker_server.serving import MADE_SERVE
+from sagemaker_server.server import REGION, Server
 
-from birdsong import artifacts, registry
 from birdsong.aws import calls, endpoint
 from birdsong.aws.endpoint_options import EndpointOptions
 from birdsong.cli import main as command_line
-from birdsong.config import DeployConfig, RegisterConfig
+from birdsong.config import DeployConfig
 from birdsong.errors import ConfigError, DataError
 from birdsong.golden_gate import GateError
-from components.deploy import deploy
 
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-
-ROLE = "arn:aws:iam::123456789012:role/birdsong-job"
-IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/birdsong-python-serve:abc"
-SETTINGS = {"target": "sagemaker", "endpoint_role": ROLE}
-
-
-@pytest.fixture(autouse=True)
-def _aws(
-    server: Server,
-    surroundings: dict[str, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[None]:
-    for name, value in surroundings.items():
-        if name != "PYTHONPATH":
-            monkeypatch.setenv(name, value)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("BIRDSONG_AWS_TIMEOUT", "1")
-    monkeypatch.setattr(endpoint, "POLL_SECONDS", 0.02)
-    server.serves = MADE_SERVE
-    yield
-    assert not server.faults.waiting
-
-
-def _version(folder: Path, note: str = "", approval: str = "gate", **varied: Any) -> Path:
-    """A registered version; its note says how its made-up server behaves."""
-    stages = write_stages(folder / "run", note=note, **varied)
-    config = RegisterConfig(
-        registry=f"sagemaker://{BUCKET}/birds", gate="none", approval=approval, serve_image=IMAGE
-    )
-    out = folder / "version"
-    registry.register(stages.model, stages.thresholds, stages.evaluation, out, config)
-    return out
-
-
-def _deploy(version: Path, out: Path, **more: Any) -> dict[str, Any]:
-    deploy.python_func(
-        version=Artifact(uri=str(version)),
-        endpoint=Artifact(uri=str(out)),
-        metrics=Metrics(uri=str(out) + ".metrics"),
-        **{**SETTINGS, **more},
-    )
-    found: dict[str, Any] = artifacts.read_json(out / "endpoint.json")
-    return found
-
-
-def _names(server: Server) -> tuple[set[str], set[str], set[str]]:
-    """Endpoints, configurations and models that there are."""
-    hosting = server.hosting
-    return (
-        {name for _, name in hosting.endpoints},
-        {name for _, name in hosting.configs},
-        {name for _, name in hosting.models},
-    )
+pytestmark = [
+    pytest.mark.usefixtures("in_deploy"),
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+]
 
 
 def test_a_version_is_deployed_checked_and_left_alone_when_nothing_changed(
     tmp_path: Path,
     server: Server,
 ) -> None:
-    version = _version(tmp_path / "a")
-    first = _deploy(version, tmp_path / "e1")
+    version = register(tmp_path / "a")
+    first = deploy(version, tmp_path / "e1")
     assert (first["state"], first["action"], first["previous"]) == ("checked", "created", "")
     assert [row["difference"] for row in first["golden"]] == [0, 0]
-    second = _deploy(version, tmp_path / "e2")
+    second = deploy(version, tmp_path / "e2")
     assert (second["action"], second["config"]) == ("unchanged", first["config"])
     made = [call for call in server.faults.calls if call.startswith(("Create", "Update"))]
     assert [call for call in made if "Endpoint" in call or call == "CreateModel"] == [
@@ -94,23 +38,23 @@ def test_a_version_is_deployed_checked_and_left_alone_when_nothing_changed(
     ]
     (config,) = server.hosting.configs.values()
     assert "DataCaptureConfig" not in config
-    assert all(len(names) == 1 for names in _names(server))
+    assert all(len(names) == 1 for names in names(server))
 
 
 def test_a_pending_version_is_passed_over_until_somebody_approves_it(
     tmp_path: Path,
     server: Server,
 ) -> None:
-    version = _version(tmp_path / "a", approval="manual")
-    found = _deploy(version, tmp_path / "e1")
+    version = register(tmp_path / "a", approval="manual")
+    found = deploy(version, tmp_path / "e1")
     assert found["state"] == "passed over"
     assert "update-model-package --model-approval-status Approved" in found["reason"]
-    assert _names(server) == (set(), set(), set())
+    assert names(server) == (set(), set(), set())
     (arn,) = server.registry.packages
     calls.client("sagemaker", REGION).update_model_package(
         ModelPackageArn=arn, ModelApprovalStatus="Approved"
     )
-    assert _deploy(version, tmp_path / "e2")["action"] == "created"
+    assert deploy(version, tmp_path / "e2")["action"] == "created"
 
 
 def test_updates_keep_the_last_two_configurations_and_a_rollback_exchanges_them(
@@ -119,13 +63,11 @@ def test_updates_keep_the_last_two_configurations_and_a_rollback_exchanges_them(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    found = [
-        _deploy(_version(tmp_path / note, note=note), tmp_path / f"e-{note}") for note in "abc"
-    ]
+    found = [deploy(register(tmp_path / note, note=note), tmp_path / f"e-{note}") for note in "abc"]
     assert [one["action"] for one in found] == ["created", "updated", "updated"]
     assert found[2]["previous"] == found[1]["config"]
-    assert _names(server)[1] == {found[1]["config"], found[2]["config"]}
-    assert len(_names(server)[2]) == 2
+    assert names(server)[1] == {found[1]["config"], found[2]["config"]}
+    assert len(names(server)[2]) == 2
 
     def command(*words: str) -> tuple[int, str]:
         capsys.readouterr()
@@ -140,11 +82,11 @@ def test_updates_keep_the_last_two_configurations_and_a_rollback_exchanges_them(
     assert shown["version"].endswith("model-package/birdsong/3")
     assert "no hosting rate" in shown["costs"]
     assert command("rollback", "birdsong", "--yes")[0] == 0
-    assert server.hosting.endpoints[REGION, "birdsong"].config == found[1]["config"]
+    assert served(server) == found[1]["config"]
     assert command("rollback", "birdsong", "--yes")[0] == 0
-    assert server.hosting.endpoints[REGION, "birdsong"].config == found[2]["config"]
+    assert served(server) == found[2]["config"]
     assert "2 configurations with their models" in command("delete", "birdsong", "--yes")[1]
-    assert _names(server) == (set(), set(), set())
+    assert names(server) == (set(), set(), set())
     code, text = command("show", "birdsong")
     assert (code, "There is no endpoint birdsong" in text) == (2, True)
 
@@ -153,14 +95,14 @@ def test_a_model_that_scores_otherwise_is_rolled_back_and_the_step_fails_with_th
     tmp_path: Path,
     server: Server,
 ) -> None:
-    good = _deploy(_version(tmp_path / "a"), tmp_path / "e1")
-    before = _names(server)
+    good = deploy(register(tmp_path / "a"), tmp_path / "e1")
+    before = names(server)
     with pytest.raises(GateError, match=r"too large[\s\S]*serves .* again, as before") as caught:
-        _deploy(_version(tmp_path / "b", note="bad"), tmp_path / "e2")
+        deploy(register(tmp_path / "b", note="bad"), tmp_path / "e2")
     assert good["config"] in str(caught.value)
     assert not (tmp_path / "e2").exists()
-    assert server.hosting.endpoints[REGION, "birdsong"].config == good["config"]
-    assert _names(server) == before
+    assert served(server) == good["config"]
+    assert names(server) == before
 
 
 def test_a_first_model_that_scores_otherwise_leaves_no_endpoint(
@@ -168,30 +110,30 @@ def test_a_first_model_that_scores_otherwise_leaves_no_endpoint(
     server: Server,
 ) -> None:
     with pytest.raises(GateError, match="nothing to go back to, so it was deleted"):
-        _deploy(_version(tmp_path / "a", note="bad"), tmp_path / "e")
-    assert _names(server) == (set(), set(), set())
+        deploy(register(tmp_path / "a", note="bad"), tmp_path / "e")
+    assert names(server) == (set(), set(), set())
 
 
 def test_a_model_that_answers_too_slowly_is_rolled_back(
     tmp_path: Path,
     server: Server,
 ) -> None:
-    good = _deploy(_version(tmp_path / "a"), tmp_path / "e1", latency_ms=5000)
+    good = deploy(register(tmp_path / "a"), tmp_path / "e1", latency_ms=5000)
     with pytest.raises(GateError, match=r"median answer took \d+ ms, the budget is 150 ms"):
-        _deploy(_version(tmp_path / "b", note="slow"), tmp_path / "e2", latency_ms=150)
-    assert server.hosting.endpoints[REGION, "birdsong"].config == good["config"]
+        deploy(register(tmp_path / "b", note="slow"), tmp_path / "e2", latency_ms=150)
+    assert served(server) == good["config"]
 
 
 def test_a_container_that_does_not_start_keeps_the_old_one_though_the_state_is_in_service(
     tmp_path: Path,
     server: Server,
 ) -> None:
-    _deploy(_version(tmp_path / "a"), tmp_path / "e1")
-    before = _names(server)
+    deploy(register(tmp_path / "a"), tmp_path / "e1")
+    before = names(server)
     with pytest.raises(DataError, match=r"went back to .*ping health check"):
-        _deploy(_version(tmp_path / "b", note="crash"), tmp_path / "e2")
+        deploy(register(tmp_path / "b", note="crash"), tmp_path / "e2")
     assert server.hosting.endpoints[REGION, "birdsong"].status == "InService"
-    assert _names(server) == before
+    assert names(server) == before
 
 
 def test_an_endpoint_that_failed_when_it_was_made_is_made_anew(
@@ -199,10 +141,10 @@ def test_an_endpoint_that_failed_when_it_was_made_is_made_anew(
     server: Server,
 ) -> None:
     with pytest.raises(DataError, match=r"is Failed: .*ping health check"):
-        _deploy(_version(tmp_path / "a", note="crash"), tmp_path / "e1")
-    found = _deploy(_version(tmp_path / "b"), tmp_path / "e2")
+        deploy(register(tmp_path / "a", note="crash"), tmp_path / "e1")
+    found = deploy(register(tmp_path / "b"), tmp_path / "e2")
     assert found["action"] == "recreated"
-    assert all(len(names) == 1 for names in _names(server))
+    assert all(len(names) == 1 for names in names(server))
 
 
 def test_an_alarm_during_an_update_keeps_the_old_configuration(
@@ -210,10 +152,10 @@ def test_an_alarm_during_an_update_keeps_the_old_configuration(
     server: Server,
 ) -> None:
     options = json.dumps({"alarms": ["birds-5xx"], "bake_minutes": 1})
-    good = _deploy(_version(tmp_path / "a"), tmp_path / "e1", endpoint_options=options)
+    good = deploy(register(tmp_path / "a"), tmp_path / "e1", endpoint_options=options)
     server.alarms.add("birds-5xx")
     with pytest.raises(DataError, match=r"alarm went off.*birds-5xx"):
-        _deploy(_version(tmp_path / "b", note="b"), tmp_path / "e2", endpoint_options=options)
+        deploy(register(tmp_path / "b", note="b"), tmp_path / "e2", endpoint_options=options)
     there = server.hosting.endpoints[REGION, "birdsong"]
     assert there.config == good["config"]
     guard = there.deployment
@@ -227,8 +169,8 @@ def test_a_serverless_endpoint_gets_memory_and_no_instances(
     server: Server,
 ) -> None:
     options = json.dumps({"memory_mb": 3072, "concurrency": 2})
-    _deploy(
-        _version(tmp_path / "a"), tmp_path / "e", instance="serverless", endpoint_options=options
+    deploy(
+        register(tmp_path / "a"), tmp_path / "e", instance="serverless", endpoint_options=options
     )
     (config,) = server.hosting.configs.values()
     (variant,) = config["ProductionVariants"]
@@ -246,7 +188,7 @@ def test_keys_private_subnets_and_capture_reach_the_requests(
         "security_groups": ["sg-1"],
         "capture_percent": 10,
     }
-    _deploy(_version(tmp_path / "a"), tmp_path / "e", endpoint_options=json.dumps(options))
+    deploy(register(tmp_path / "a"), tmp_path / "e", endpoint_options=json.dumps(options))
     (config,) = server.hosting.configs.values()
     (model,) = server.hosting.models.values()
     assert config["KmsKeyId"] == "alias/birds"
@@ -277,10 +219,10 @@ def test_settings_that_do_not_fit_are_refused_before_anything_is_made(
     settings: dict[str, Any],
     told: str,
 ) -> None:
-    version = _version(tmp_path / "a")
+    version = register(tmp_path / "a")
     with pytest.raises(ConfigError, match=told):
-        _deploy(version, tmp_path / "e", **settings)
-    assert _names(server) == (set(), set(), set())
+        deploy(version, tmp_path / "e", **settings)
+    assert names(server) == (set(), set(), set())
     assert EndpointOptions().capture_percent == 0
     assert DeployConfig().endpoint_options == ""
 
@@ -290,7 +232,7 @@ def test_settings_that_do_not_fit_are_refused_before_anything_is_made(
 FIRST = (
     *("DescribeModelPackage", "DescribeEndpoint", "DescribeModel", "DescribeEndpointConfig"),
     *("CreateModel", "CreateEndpointConfig", "CreateEndpoint", "InvokeEndpoint"),
-    "ListEndpointConfigs",
+    *("ListEndpointConfigs", "ListModels"),
 )
 THIRD = ("AddTags", "UpdateEndpoint", "DeleteEndpointConfig", "DeleteModel")
 QUICK = {("CreateEndpoint", "reset"), ("UpdateEndpoint", "reset"), ("DeleteModel", "reset")}
@@ -311,12 +253,12 @@ def test_a_failure_of_any_call_of_a_first_deploy_leaves_one_endpoint(
     action: str,
     kind: str,
 ) -> None:
-    version = _version(tmp_path / "a")
+    version = register(tmp_path / "a")
     server.faults.add(action, kind)
-    found = _deploy(version, tmp_path / "e")
+    found = deploy(version, tmp_path / "e")
     assert [met[0] for met in server.faults.met] == [action]
     assert found["state"] == "checked"
-    assert all(len(names) == 1 for names in _names(server))
+    assert all(len(names) == 1 for names in names(server))
 
 
 @pytest.mark.parametrize(("action", "kind"), _faults(THIRD))
@@ -327,15 +269,15 @@ def test_a_failure_of_any_call_of_an_update_leaves_two_configurations(
     kind: str,
 ) -> None:
     for note in "ab":
-        _deploy(_version(tmp_path / note, note=note), tmp_path / f"e-{note}")
-    version = _version(tmp_path / "c", note="c")
+        deploy(register(tmp_path / note, note=note), tmp_path / f"e-{note}")
+    version = register(tmp_path / "c", note="c")
     server.faults.add(action, kind)
-    found = _deploy(version, tmp_path / "e")
+    found = deploy(version, tmp_path / "e")
     assert [met[0] for met in server.faults.met] == [action]
     assert found["action"] == "updated"
     there = server.hosting.endpoints[REGION, "birdsong"]
     assert there.config == found["config"]
-    assert [len(names) for names in _names(server)] == [1, 2, 2]
+    assert [len(names) for names in names(server)] == [1, 2, 2]
 
 
 @pytest.mark.slow
@@ -345,38 +287,11 @@ def test_a_failure_of_deleting_leaves_nothing(
     server: Server,
     kind: str,
 ) -> None:
-    _deploy(_version(tmp_path / "a"), tmp_path / "e")
+    deploy(register(tmp_path / "a"), tmp_path / "e")
     for action in ("DeleteEndpoint", "DeleteEndpointConfig", "DeleteModel"):
         server.faults.add(action, kind)
     endpoint.Endpoint("birdsong", REGION).delete()
-    assert _names(server) == (set(), set(), set())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dies_at", ["CreateModel", "CreateEndpoint", "UpdateEndpoint"])
-def test_a_kill_of_the_step_anywhere_is_gone_on_from_by_the_next_attempt(
-    tmp_path: Path,
-    server: Server,
-    dies_at: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    if dies_at == "UpdateEndpoint":
-        _deploy(_version(tmp_path / "a", note="a"), tmp_path / "e1")
-    version = _version(tmp_path / "b", note="b")
-
-    def die(*arguments: Any, **more: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        where = {"CreateModel": "config", "CreateEndpoint": "_expect", "UpdateEndpoint": "_expect"}
-        patch.setattr(endpoint.Endpoint, where[dies_at], die)
-        with pytest.raises(KeyboardInterrupt):
-            _deploy(version, tmp_path / "e2")
-    assert not (tmp_path / "e2").exists()
-    found = _deploy(version, tmp_path / "e2")
-    assert found["state"] == "checked"
-    assert server.hosting.endpoints[REGION, "birdsong"].config == found["config"]
-    assert len(_names(server)[0]) == 1
+    assert names(server) == (set(), set(), set())
 
 
 @pytest.mark.slow
@@ -387,10 +302,10 @@ def test_the_real_server_answers_on_an_endpoint_as_it_was_measured(
     from sagemaker_server.serving import SERVE
 
     server.serves = SERVE
-    good = _deploy(_version(tmp_path / "a", saved_model=True), tmp_path / "e1")
+    good = deploy(register(tmp_path / "a", saved_model=True), tmp_path / "e1")
     assert good["largest_difference"] < 1e-4
     assert good["runtime"] == "tensorflow"
-    bad = _version(tmp_path / "b", saved_model=True, golden_shift=0.2, note="b")
+    bad = register(tmp_path / "b", saved_model=True, golden_shift=0.2, note="b")
     with pytest.raises(GateError, match="too large"):
-        _deploy(bad, tmp_path / "e2")
-    assert server.hosting.endpoints[REGION, "birdsong"].config == good["config"]
+        deploy(bad, tmp_path / "e2")
+    assert served(server) == good["config"]

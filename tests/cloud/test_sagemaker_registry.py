@@ -21,23 +21,13 @@ from birdsong.registry import fetch, list_versions
 from birdsong.versions import Made
 from components.register import register
 
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+pytestmark = [
+    pytest.mark.usefixtures("in_deploy"),
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+]
 
 PLACE = f"sagemaker://{BUCKET}/birds"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/birdsong-python-serve:abc"
-
-
-@pytest.fixture(autouse=True)
-def _aws(
-    surroundings: dict[str, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name, value in surroundings.items():
-        if name != "PYTHONPATH":
-            monkeypatch.setenv(name, value)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("BIRDSONG_AWS_TIMEOUT", "1")
 
 
 def _register(stages: Stages, out: Path, **more: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@
     tuning.py     tuning jobs, whose trials are such training jobs
     packages.py   the Model Registry
     endpoints.py  models, endpoint configurations, endpoints
-    serving.py    what an endpoint runs: the program of the image `serve` as a process
+    serving.py    what an endpoint runs: the image `serve` in Docker, or its program as a process
     programs.py   what a job runs: the image in Docker, or the same entry point as a process
     made_serve.py a cheap program in place of the server
     made_train.py a cheap program in place of the training
@@ -34,7 +34,7 @@ Where it differs from AWS, as far as that is known without an account:
   of a warm start must exist and have ended; what it found is not used. The checkpoint folder of a
   trial has the trial's name appended, which AWS does not document.
 - A tuning job none of whose trials told its objective fails, with AWS' text.
-- An endpoint is one process, whatever its instances or memory; there is no warming up of serverless
+- An endpoint is one process or container, whatever its instances or memory; there is no warming up of serverless
   ones, no canary and no data capture. An alarm goes off on command. A failed create stays Failed, a
   failed update keeps the old configuration, as AWS documents.
 - A client token of a package is remembered for good. A package that is not approved cannot become a

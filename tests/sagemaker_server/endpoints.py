@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sagemaker_server import packages
 from sagemaker_server.api import ApiError, Json, action, arn, check_name, now, page
 from sagemaker_server.bucket import split
-from sagemaker_server.serving import Serving
+from sagemaker_server.serving import Serving, wait
 
 if TYPE_CHECKING:
     from sagemaker_server.server import Server
@@ -121,8 +121,9 @@ def start(server: "Server", region: str, config: str) -> Serving:
     with tarfile.open(archive) as packed:
         packed.extractall(folder, filter="data")
     archive.unlink()
-    found = Serving(folder, dict(container.get("Environment") or {}), server.serves)
-    found.wait()
+    environment = dict(container.get("Environment") or {})
+    found = server.serves.start(container["Image"], folder, environment)
+    wait(found)
     return found
 
 
@@ -165,6 +166,16 @@ def delete_model(server: "Server", region: str, request: Json) -> Json:
         if server.hosting.models.pop((region, request["ModelName"]), None) is None:
             raise _absent("model", request["ModelName"])
     return {}
+
+
+@action
+def list_models(server: "Server", region: str, request: Json) -> Json:
+    rows = [
+        {"ModelName": name, "ModelArn": one["ModelArn"], "CreationTime": one["CreationTime"]}
+        for (place, name), one in list(server.hosting.models.items())
+        if place == region
+    ]
+    return page(request, rows, "Models")
 
 
 @action

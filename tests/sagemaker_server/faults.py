@@ -33,6 +33,8 @@ class Fault:
         times: How many calls.
         after: How many calls pass first.
         status: HTTP status of an error code.
+        then: Called once a reset was carried out, or a lost call was not, before the connection
+            breaks; to kill the one who asked.
     """
 
     action: str
@@ -41,6 +43,7 @@ class Fault:
     times: int = 1
     after: int = 0
     status: int = 400
+    then: Callable[[], None] = lambda: None
 
 
 @dataclass
@@ -100,6 +103,7 @@ class Faults:
             list(carry_out())
         if fault.kind == "timeout":
             self.stopped.wait(HOLD_SECONDS)
+        fault.then()
         if fault.kind in ("timeout", "reset", "lost"):
             connection: socket.socket = environ["werkzeug.socket"]
             connection.shutdown(socket.SHUT_RDWR)

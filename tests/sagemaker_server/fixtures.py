@@ -10,9 +10,11 @@ from typing import Any
 import made_jobs
 import pytest
 
+from birdsong.aws import endpoint
 from birdsong.aws.settings import JOBS_OF, VARIABLE
 from sagemaker_server.programs import HERE, MADE, RESOLVED, Process
 from sagemaker_server.server import REGION, Server
+from sagemaker_server.serving import MADE_SERVE
 
 
 @pytest.fixture
@@ -70,6 +72,24 @@ def in_step(monkeypatch: pytest.MonkeyPatch, surroundings: dict[str, str]) -> Ca
         monkeypatch.setenv(VARIABLE, made_jobs.settings(**more).model_dump_json())
 
     return set_up
+
+
+@pytest.fixture
+def in_deploy(
+    server: Server,
+    surroundings: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[None]:
+    """Gives this process the environment of register and deploy; endpoints run the cheap server."""
+    for name, value in surroundings.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("BIRDSONG_AWS_TIMEOUT", "1")
+    monkeypatch.setattr(endpoint, "POLL_SECONDS", 0.02)
+    server.serves = MADE_SERVE
+    yield
+    assert not server.faults.waiting
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,7 +16,7 @@ from sagemaker_server import endpoints, jobs, packages, tuning  # noqa: F401  # 
 from sagemaker_server.api import ACTIONS, ApiError, Json, PassOn, Store
 from sagemaker_server.faults import OWN, Faults, name_of
 from sagemaker_server.programs import Process, Program
-from sagemaker_server.serving import SERVE
+from sagemaker_server.serving import SERVE, Serves
 
 REGION = "us-east-1"
 BUCKET = "birdsong-test"
@@ -56,7 +56,7 @@ class Server:
         self.no_capacity: set[str] = set()
         self.interruptions: list[Interruption] = []
         self.registry, self.hosting = packages.Registry(), endpoints.Hosting()
-        self.serves: Sequence[str] = SERVE
+        self.serves: Serves = SERVE
         self.broken_models: set[str] = set()
         self.alarms: set[str] = set()
         self.scratch = Path(tempfile.mkdtemp(prefix="sagemaker-server-"))
