@@ -12,6 +12,7 @@ SUFFIXES = (".yaml", ".yml")
 
 
 def compile_pipeline(
+    context: typer.Context,
     out: Annotated[Path, typer.Argument(metavar="OUT.yaml", help="File to write: .yaml or .yml.")],
     profile: Annotated[
         Profile | None,
@@ -41,7 +42,7 @@ def compile_pipeline(
 
     described = clusters.read(cluster)
     wanted = clusters.resources(described, profile, runs_on)
-    jobs = job_settings(runs_on, sagemaker)
+    jobs = job_settings(context, runs_on, sagemaker)
     compiled = compiling.compile_for_cluster(described, wanted, runs_on, jobs)
     aside = out.with_name(f".{out.stem}.writing{out.suffix}")
     try:

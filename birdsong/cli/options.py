@@ -1,6 +1,5 @@
 """Options that several commands share."""
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -104,10 +103,27 @@ Budget = Annotated[
 """`--budget USD`."""
 
 
+def by_hand(context: typer.Context, name: str) -> bool:
+    """Whether an option was given with the command, not by a variable of the environment.
+
+    Args:
+        context: Of the command.
+        name: Of the command's parameter.
+    """
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def job_settings(
-    runs_on: str, file: Path | None, budget: float | None = None
+    context: typer.Context, runs_on: str, file: Path | None, budget: float | None = None
 ) -> "JobSettings | None":
     """Settings of the jobs on SageMaker; None where tune and train compute here.
+
+    Args:
+        context: Of the command.
+        runs_on: Of `--runs-on`.
+        file: Of `--sagemaker`. One that a variable names is no wish to compute there.
+        budget: Of `--budget`.
 
     Raises:
         ConfigError: The place is unknown, or the file is missing or does not fit.
@@ -120,7 +136,7 @@ def job_settings(
     if budget is not None and not 0 < budget < float("inf"):
         raise ConfigError(f"--budget {budget:g}: needs US dollars above 0.")
     if runs_on == "here":
-        if budget is not None or (file is not None and "--sagemaker" in sys.argv):
+        if budget is not None or by_hand(context, "sagemaker"):
             raise ConfigError("--sagemaker and --budget are for --runs-on sagemaker.")
         return None
     if file is None:

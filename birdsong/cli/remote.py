@@ -187,10 +187,15 @@ def stop(
     host: str,
     auth: str,
     cluster: Path | None,
-    region: str = "",
-    sagemaker: Path | None = None,
+    region: str,
+    sagemaker: Path | None,
+    *,
+    asked: bool,
 ) -> int:
-    """End a run of the backend and wait until it says so; then its jobs on SageMaker."""
+    """End a run of the backend and wait until it says so; then its jobs on SageMaker.
+
+    They are looked for where the run has any, or where `asked`.
+    """
     from birdsong.cli.rerun import stop_jobs
     from birdsong.kubeflow import following, rerunning
     from birdsong.runs import elsewhere
@@ -203,7 +208,7 @@ def stop(
     finally:
         # After the run, or a step that is tried again would start the next job.
         jobs = elsewhere.of_pipeline(rerunning.pipeline_of(backend, found).pipeline)
-        if jobs or region or sagemaker:
+        if jobs or asked:
             stop_jobs(str(found.run_id), region or (jobs.region if jobs else ""), sagemaker)
     return 0 if run.state in FINISHED else 1
 

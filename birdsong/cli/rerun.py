@@ -33,6 +33,7 @@ RunName = Annotated[
 
 
 def resume(
+    context: typer.Context,
     run: RunName,
     dry_run: DryRun = False,
     machine_is_gone: Annotated[
@@ -74,7 +75,7 @@ def resume(
         return 0
     from pipeline import birdsong
 
-    dag = elsewhere.on_sagemaker(birdsong, _jobs_of(parent, sagemaker))
+    dag = elsewhere.on_sagemaker(birdsong, _jobs_of(context, parent, sagemaker))
     plan = planning.resume(parent, graph.as_ir(dag))
     return _start(
         dag,
@@ -89,6 +90,7 @@ def resume(
 
 
 def rerun(
+    context: typer.Context,
     run: RunName,
     from_step: Annotated[
         str | None,
@@ -152,7 +154,7 @@ def rerun(
     parent = record.find(runs, run)
     from pipeline import birdsong
 
-    dag = elsewhere.on_sagemaker(birdsong, _jobs_of(parent, sagemaker))
+    dag = elsewhere.on_sagemaker(birdsong, _jobs_of(context, parent, sagemaker))
     ir = graph.as_ir(dag)
     if only is not None:
         plan = planning.only(parent, ir, only, settings or [])
@@ -161,13 +163,16 @@ def rerun(
     return _start(dag, plan, runs, runner or parent.runner, given, dry_run=dry_run, yes=yes)
 
 
-def _jobs_of(parent: "Run", sagemaker: Path | None) -> "JobSettings | None":
-    """Settings of the jobs: of a file where one is named, else those that the run had."""
-    from birdsong.cli.options import job_settings
+def _jobs_of(context: typer.Context, parent: "Run", sagemaker: Path | None) -> "JobSettings | None":
+    """Settings of the jobs: of a file that was given, else those that the run had.
+
+    A file that a variable names moves no run to SageMaker that was here.
+    """
+    from birdsong.cli.options import by_hand, job_settings
     from birdsong.runs import elsewhere
 
-    if sagemaker is not None:
-        return job_settings("sagemaker", sagemaker)
+    if by_hand(context, "sagemaker"):
+        return job_settings(context, "sagemaker", sagemaker)
     return elsewhere.of_run(parent)
 
 
@@ -223,6 +228,7 @@ def _start(
 
 
 def stop(
+    context: typer.Context,
     run: RunName,
     runs: RunsFolder = Path("runs"),
     sagemaker: SageMakerFile = None,
@@ -237,18 +243,20 @@ def stop(
     full id with --region or --sagemaker. Ends with 0 when the run is over, with 1 when it still
     works after a minute.
     """
+    from birdsong.cli.options import by_hand
+
+    asked = bool(region) or by_hand(context, "sagemaker")
     if host is not None:
         from birdsong.cli import remote
 
-        return remote.stop(run, host, auth, cluster, region, sagemaker)
+        return remote.stop(run, host, auth, cluster, region, sagemaker, asked=asked)
     from birdsong.errors import ConfigError
     from birdsong.runs import elsewhere, record, stopping
 
-    asked = bool(sagemaker or region)
     try:
         found = record.find(runs, run)
     except ConfigError:
-        if not asked:
+        if not region and sagemaker is None:
             raise
         return stop_jobs(run, region, sagemaker)
     settings = elsewhere.of_run(found)

@@ -26,6 +26,7 @@ class Profile(StrEnum):
 
 
 def run(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Option(
@@ -80,7 +81,7 @@ def run(
     from birdsong.runs import signals
 
     given = limits(step_timeout, step_memory)
-    jobs = job_settings(runs_on, sagemaker, budget)
+    jobs = job_settings(context, runs_on, sagemaker, budget)
     with signals.listening() as cancel:
         from birdsong.cli import console
         from birdsong.runs import (

@@ -9,6 +9,7 @@ from birdsong.cli.run import Profile
 
 
 def submit(
+    context: typer.Context,
     host: Host,
     source: Annotated[
         str,
@@ -77,7 +78,7 @@ def submit(
     access = read_access(host, auth, os.environ, described.namespace)
     if name and not name.isprintable():
         raise ConfigError("--name: needs printable letters.")
-    jobs = job_settings(runs_on, sagemaker, budget)
+    jobs = job_settings(context, runs_on, sagemaker, budget)
     from birdsong.runs import graph
     from pipeline import birdsong
 

@@ -92,7 +92,9 @@ def test_a_step_in_its_container_drives_a_job_in_another_one_to_the_same_model(
     assert done.returncode == 0, output
     run = record.find(runs, "latest")
     step = run.steps["train"]
-    assert (run.runner, step.image) == ("docker", images.reference("cloud"))
+    executors = artifacts.read_json(run.folder / record.PIPELINE)["deploymentSpec"]["executors"]
+    assert executors["exec-train"]["container"]["image"] == images.reference("cloud")
+    assert step.container
     [name] = server.names
     assert server.job(name).request["AlgorithmSpecification"]["TrainingImage"] == (
         images.for_sagemaker("train")
