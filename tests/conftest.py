@@ -20,12 +20,20 @@ from sagemaker_server.fixtures import (  # noqa: E402, F401
     in_deploy,
     in_step,
     job_inputs,
+    only_here,
     resolved,
     search_step,
     server,
     step,
     surroundings,
 )
+
+
+@pytest.fixture(autouse=True)
+def _clouds_stay_here(request: pytest.FixtureRequest) -> None:
+    """No test of a cloud resolves a name outside of this machine."""
+    if request.path.parent.name == "cloud":
+        request.getfixturevalue("only_here")
 
 
 @pytest.fixture(scope="session")

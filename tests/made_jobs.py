@@ -1,13 +1,16 @@
 """train and tune as jobs on the server that stands for SageMaker: inputs, settings, programs."""
 
+import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from made_costs import NO_SEARCH
 from made_features import Take, song, write_features
 from sagemaker_server.server import BUCKET
 
 from birdsong import artifacts, cost, hyperparameters
+from birdsong.aws import jobs
 from birdsong.aws.settings import JobSettings
 from birdsong.config import Hyperparameters, TrainConfig, TuneConfig
 
@@ -71,3 +74,19 @@ class With:
 
     def start(self, image: str, root: Path, environment: Any) -> Any:
         return self._program.start(image, root, {**environment, **self._more})
+
+
+def leave_at_work(step: Any) -> None:
+    """Let a step start its job and be gone."""
+
+    class GoneError(Exception):
+        pass
+
+    def gone(*_: Any) -> Any:
+        raise GoneError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs, "wait", gone)
+        with pytest.raises(GoneError):
+            step()
+    time.sleep(1.0)  # a search has its trials

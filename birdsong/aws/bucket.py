@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from birdsong import artifacts, progress
-from birdsong.aws import refusals
+from birdsong.aws import refusals, unpacking
 from birdsong.aws.clients import Account
 from birdsong.aws.settings import JobSettings
 from birdsong.errors import ConfigError, DataError, RefusedError
@@ -160,8 +160,7 @@ class Bucket:
             inside.mkdir()
             self._get(uri, archive)
             try:
-                with tarfile.open(archive) as packed:
-                    packed.extractall(inside, filter="data")
+                unpacking.unpack(archive, inside)
             except (tarfile.TarError, EOFError, OSError) as error:
                 raise DataError(f"{uri} is no whole archive ({error}). Run the step again.") from (
                     error

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from birdsong import artifacts, bundle, bundle_cache, cost, gates
-from birdsong.aws import calls, refusals
+from birdsong.aws import calls, refusals, unpacking
 from birdsong.aws.package_card import model_package_card
 from birdsong.aws.registry_place import BucketPlace
 from birdsong.config import RegisterConfig
@@ -242,8 +242,7 @@ class PackageShelf:
                 self._place.bucket, self._key(version.bundle_sha256), str(archive)
             )
             try:
-                with tarfile.open(archive) as packed:
-                    packed.extractall(inside, filter="data")
+                unpacking.unpack(archive, inside)
             except (tarfile.TarError, EOFError, OSError) as error:
                 raise DataError(f"{version.uri} is no whole archive ({error}).") from error
             _check(inside, version)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from birdsong import artifacts, image_code
 from birdsong.aws.settings import VARIABLE
-from birdsong.errors import ConfigError
+from birdsong.errors import BirdsongError, ConfigError
 from birdsong.runs.record import PIPELINE, Run
 
 if TYPE_CHECKING:
@@ -78,6 +78,30 @@ def of_pipeline(ir: Mapping[str, Any]) -> "JobSettings | None":
             if one.get("name") == VARIABLE:
                 return of_step({VARIABLE: one["value"]})
     return None
+
+
+def stop_jobs(environment: Mapping[str, str]) -> str:
+    """Stop the jobs of a step that was ended, unless its settings leave them; for its log.
+
+    Args:
+        environment: Of the step.
+    """
+    from birdsong.aws import at_work, prices
+    from birdsong.aws.clients import Account
+    from birdsong.aws.settings import JOBS_OF, of_step
+
+    settings = of_step(environment)
+    if settings.on_cancel == "leave":
+        return "\nSageMaker: cancelled, jobs go on (on_cancel: leave)\n"
+    run = environment[JOBS_OF]
+    try:
+        names = at_work.stop(Account(settings.region, patience=30), prices.load(), run)
+    except BirdsongError as error:
+        return (
+            f"\nSageMaker: cancelled, but its jobs may be at work: {error} "
+            f"Stop them with: python pipeline.py stop {run} --region {settings.region}\n"
+        )
+    return f"\nSageMaker: cancelled, stopped {', '.join(names) or 'no job, for none is at work'}\n"
 
 
 def describe(settings: "JobSettings | None", values: Mapping[str, Any]) -> list[str]:

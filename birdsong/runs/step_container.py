@@ -219,6 +219,8 @@ class StepContainer:
                     elif cancel.at_once or time.monotonic() - politely_at > GRACE_SECONDS:
                         self._send("SIGKILL")
             self._finish()
+            if politely_at is not None:
+                self._stop_jobs()
         except Exception as error:
             if _gone(error):
                 self.exceeded = "Its container was removed from outside while it ran."
@@ -233,6 +235,18 @@ class StepContainer:
             self._close()
         assert self.exit_code is not None
         return self.exit_code
+
+    def _stop_jobs(self) -> None:
+        """Stop what a step that was ended has at work on SageMaker.
+
+        The step cannot: its first process is KFP's shell, which ends at once at SIGTERM, and the
+        container with it.
+        """
+        if VARIABLE in self._job.environment:
+            from birdsong.runs import elsewhere
+
+            self._reader.join(GRACE_SECONDS)
+            self._log.write(elsewhere.stop_jobs(self._job.environment).encode())
 
     def _runs(self) -> bool:
         state = self._api.inspect_container(self.container)["State"]

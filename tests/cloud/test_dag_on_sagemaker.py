@@ -161,6 +161,7 @@ class _Gated:
         return Process(MADE).start(image, root, more)
 
 
+@pytest.mark.slow  # the step: test_ended_steps_on_sagemaker.py, stop: test_commands_for_jobs.py
 def test_a_cancelled_run_leaves_no_job_behind(
     server: Server, birdsong: Any, runs: Path, tmp_path: Path
 ) -> None:

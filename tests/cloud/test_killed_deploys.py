@@ -156,15 +156,16 @@ def test_a_first_bad_model_whose_step_is_killed_while_it_is_taken_away_leaves_no
     assert names(server) == (set(), set(), set())
 
 
-@pytest.mark.parametrize("call", ["CreateModel", "CreateEndpointConfig"])
+@pytest.mark.parametrize(
+    "call", ["CreateModel", pytest.param("CreateEndpointConfig", marks=pytest.mark.slow)]
+)
 def test_what_a_killed_step_made_goes_with_the_endpoint_though_nobody_tries_again(
     tmp_path: Path, server: Server, call: str
 ) -> None:
     kill_at(server, (call, "after", 0), register(tmp_path / "a", note="a"), tmp_path / "e")
     deploy(register(tmp_path / "b", note="b"), tmp_path / "e-b")
     assert [len(each) for each in names(server)] == [1, 1, 1]
-    kill_at_again = register(tmp_path / "c", note="c")
     server.faults.met.clear()
-    kill_at(server, (call, "after", 0), kill_at_again, tmp_path / "e")
+    kill_at(server, (call, "after", 0), register(tmp_path / "c", note="c"), tmp_path / "e")
     endpoint.Endpoint("birdsong", REGION).delete()
     assert names(server) == (set(), set(), set())

@@ -82,7 +82,8 @@ def clear_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path / "none"))
-    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    # NO_GCE_CHECK is read when Google's library is imported, which may have been long ago.
+    monkeypatch.setenv("GCE_METADATA_IP", f"127.0.0.1:{free_port()}")
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
 

@@ -34,9 +34,9 @@ Where it differs from AWS, as far as that is known without an account:
   of a warm start must exist and have ended; what it found is not used. The checkpoint folder of a
   trial has the trial's name appended, which AWS does not document.
 - A tuning job none of whose trials told its objective fails, with AWS' text.
-- An endpoint is one process or container, whatever its instances or memory; there is no warming up of serverless
-  ones, no canary and no data capture. An alarm goes off on command. A failed create stays Failed, a
-  failed update keeps the old configuration, as AWS documents.
+- An endpoint is one process or container, whatever its instances or memory; there is no warming up
+  of serverless ones, no canary and no data capture. An alarm goes off on command. A failed create
+  stays Failed, a failed update keeps the old configuration, as AWS documents.
 - A client token of a package is remembered for good. A package that is not approved cannot become a
   model; AWS' text for that is not known here.
 - Validation covers what these tests need: names, used names, time limits of spot, regions of

@@ -2,7 +2,6 @@
 
 import json
 import re
-import tarfile
 import threading
 import time
 import urllib.error
@@ -11,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from birdsong.aws.unpacking import unpack
 from sagemaker_server import packages
 from sagemaker_server.api import ApiError, Json, action, arn, check_name, now, page
 from sagemaker_server.bucket import split
@@ -118,8 +118,7 @@ def start(server: "Server", region: str, config: str) -> Serving:
     bucket, key = split(container["ModelDataUrl"])
     archive = folder.with_suffix(".tar.gz")
     server.client("s3", region).download_file(bucket, key, str(archive))
-    with tarfile.open(archive) as packed:
-        packed.extractall(folder, filter="data")
+    unpack(archive, folder)
     archive.unlink()
     environment = dict(container.get("Environment") or {})
     found = server.serves.start(container["Image"], folder, environment)

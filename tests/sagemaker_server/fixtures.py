@@ -42,15 +42,22 @@ def surroundings(server: Server, resolved: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def server(resolved: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """The server, with the cheap program; at its end nobody may have looked for a name outside."""
-    monkeypatch.setenv(RESOLVED, str(resolved))  # for the programs of its jobs
-    # This process too, as steps run in it; what the file replaces is put back.
-    monkeypatch.setattr(socket, "getaddrinfo", socket.getaddrinfo)
+def only_here(resolved: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nobody may look for a name outside of this machine: not this process, in which steps run, and
+    none of those that it starts with `surroundings`.
+    """
+    monkeypatch.setenv(RESOLVED, str(resolved))  # for the programs of the server's jobs
+    monkeypatch.setattr(socket, "getaddrinfo", socket.getaddrinfo)  # which is put back
     runpy.run_path(str(HERE / "offline" / "sitecustomize.py"))
+    yield
+    assert not resolved.exists(), resolved.read_text()
+
+
+@pytest.fixture
+def server(only_here: None) -> Iterator[Server]:
+    """The server, with the cheap program."""
     with Server(Process(MADE)).running() as one:
         yield one
-    assert not resolved.exists(), resolved.read_text()
 
 
 @pytest.fixture(scope="session")
