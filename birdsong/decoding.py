@@ -8,8 +8,12 @@ The windows are those of `birdsong.audio.windows`, bit for bit, and come one by 
 stays bounded for any length. One small process (`birdsong.decoding_process`) with nothing loaded
 but the codecs waits for work; for each recording it forks a child with limits on memory and time,
 which ends with its recording. So nothing is left over from one recording to the next, a child that
-crashes or hangs takes nothing with it, and a new one costs 3 ms. When this process ends, however
-it does, the others do too. Nothing that comes back is unpickled: it is numbers and short texts.
+crashes or hangs takes nothing with it. When this process ends, however it does, the others do too.
+Nothing that comes back is unpickled: it is numbers and short texts.
+
+A new child costs some 12 ms, most of it for memory that is touched for the first time. Where all
+recordings are of one owner, as in batch prediction, a child may go on with the next one, after
+those that it read whole and without a fault; where it then breaks, a new one tries again.
 """
 
 import contextlib
@@ -24,6 +28,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +46,8 @@ HEADER = struct.Struct("!cdI")
 """Of what comes back: kind, start in seconds, bytes that follow."""
 WINDOW, ERROR, DONE, ENDED = b"W", b"E", b"D", b"X"
 """Kinds: a window's samples; why there are no more; no more; how the child ended."""
+_STOPPED = b""
+"""Kind of nothing: the work is not wanted any more."""
 
 LONGEST_TEXT = 2_000
 _NEEDED = ("PATH", "PYTHON", "LD_LIBRARY_PATH", "LANG", "LC_", "OPENBLAS_")
@@ -68,9 +75,16 @@ class Decoder:
     How many recordings are decoded at once is up to the callers.
     """
 
-    def __init__(self, limits: DecodeLimits | None = None) -> None:
-        """Start the process that waits for work; it is ready within half a second."""
+    def __init__(self, limits: DecodeLimits | None = None, recordings_each: int = 1) -> None:
+        """Start the process that waits for work; it is ready within half a second.
+
+        Args:
+            limits: What decoding one recording may take.
+            recordings_each: Recordings that a child decodes at most, one after the other.
+        """
         self.limits = limits or DecodeLimits()
+        self._recordings_each = recordings_each
+        self._idle: list[_Child] = []
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -110,28 +124,47 @@ class Decoder:
             BirdsongError: The process cannot be started.
             OSError: The path cannot be opened.
         """
-        file = _descriptor(recording)
+        job = self._job(config, overlap_seconds, bounds)
+        longest = round(config.window_seconds * config.sample_rate) * 2
+        file, given = _descriptor(recording), 0
         try:
-            ours = self._submit(file, config, overlap_seconds, bounds)
+            while True:
+                child = self._submit(file, job)
+                answers = _Answers(child.socket, self.limits.decode_seconds, stopped)
+                try:
+                    for number, window in enumerate(self._windows(child, answers, longest)):
+                        if number == given:
+                            given += 1
+                            yield window
+                    return
+                except DataError as error:
+                    # Could be the fault of an earlier recording: a new child knows only this one.
+                    if not child.recordings or not str(error).startswith(("crashed:", "memory:")):
+                        raise
+                    self._drop_idle()
+                    os.lseek(file, 0, os.SEEK_SET)
+                finally:
+                    self._leave(child)
         finally:
             if file != recording:
                 os.close(file)
-        longest = round(config.window_seconds * config.sample_rate) * 2
-        with contextlib.closing(_Answers(ours, self.limits.decode_seconds, stopped)) as answers:
-            while True:
-                kind, start, payload = answers.next(longest)
-                if kind == WINDOW:
-                    yield audio.Window(start, np.frombuffer(payload, np.int16))
-                elif kind == ERROR:
-                    raise DataError(payload.decode(errors="replace"))
-                elif kind == ENDED:
-                    raise DataError(_how_it_ended(payload, self.limits))
-                else:
-                    return
 
-    def _submit(
-        self, file: int, config: FeatureConfig, overlap_seconds: float, bounds: audio.Bounds
-    ) -> socket.socket:
+    def _windows(
+        self, child: "_Child", answers: "_Answers", longest: int
+    ) -> Iterator[audio.Window]:
+        while True:
+            kind, start, payload = answers.next(longest)
+            if kind == WINDOW:
+                yield audio.Window(start, np.frombuffer(payload, np.int16))
+            elif kind == ERROR:
+                raise DataError(payload.decode(errors="replace"))
+            elif kind == ENDED:
+                raise DataError(_how_it_ended(payload, self.limits))
+            else:
+                child.good = kind == DONE
+                return
+
+    def _job(self, config: FeatureConfig, overlap_seconds: float, bounds: audio.Bounds) -> bytes:
         job = {
             "config": config.model_dump(mode="json"),
             "overlap_seconds": overlap_seconds,
@@ -140,30 +173,56 @@ class Decoder:
                 name: None if value == math.inf else value for name, value in vars(bounds).items()
             },
             "limits": self.limits.model_dump(),
+            "recordings": self._recordings_each,
         }
+        return json.dumps(job).encode()
+
+    def _submit(self, file: int, job: bytes) -> "_Child":
+        with self._lock:
+            while self._idle:
+                child = self._idle.pop()
+                try:
+                    socket.send_fds(child.socket, [job], [file])
+                    return child
+                except OSError:
+                    child.socket.close()
         ours, theirs = socket.socketpair()
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
-        with theirs:
-            message = json.dumps(job).encode()
-            with self._lock:
-                for last in (False, True):
-                    if self._closed:
-                        raise BirdsongError("The decoder was closed.")
-                    try:
-                        if self._control is None:
-                            self._start()
-                        assert self._control is not None
-                        socket.send_fds(self._control, [message], [file, theirs.fileno()])
-                        return ours
-                    except OSError as error:
-                        # It is gone, as when the system killed it: the next one takes the work.
-                        self._stop()
-                        if last:
-                            ours.close()
-                            raise BirdsongError(
-                                f"The decoder's process cannot be started: {error}."
-                            ) from error
+        with theirs, self._lock:
+            for last in (False, True):
+                if self._closed:
+                    ours.close()
+                    raise BirdsongError("The decoder was closed.")
+                try:
+                    if self._control is None:
+                        self._start()
+                    assert self._control is not None
+                    socket.send_fds(self._control, [job], [file, theirs.fileno()])
+                    return _Child(ours)
+                except OSError as error:
+                    # It is gone, as when the system killed it: the next one takes the work.
+                    self._stop()
+                    if last:
+                        ours.close()
+                        raise BirdsongError(
+                            f"The decoder's process cannot be started: {error}."
+                        ) from error
         raise AssertionError  # pragma: no cover
+
+    def _leave(self, child: "_Child") -> None:
+        """Let a child wait for the next recording, or hang up, which kills what still works."""
+        child.recordings += 1
+        with self._lock:
+            if child.good and child.recordings < self._recordings_each and not self._closed:
+                child.good = False
+                self._idle.append(child)
+                return
+        child.socket.close()
+
+    def _drop_idle(self) -> None:
+        with self._lock:
+            while self._idle:
+                self._idle.pop().socket.close()
 
     def _start(self) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -194,6 +253,7 @@ class Decoder:
         with self._lock:
             self._closed = True
             self._stop()
+        self._drop_idle()
 
     def __enter__(self) -> "Decoder":
         return self
@@ -202,8 +262,23 @@ class Decoder:
         self.close()
 
 
+@dataclass
+class _Child:
+    """A child.
+
+    Attributes:
+        socket: On which it answers, and takes further recordings.
+        recordings: How many it had before.
+        good: Whether it read the one that it has whole.
+    """
+
+    socket: socket.socket
+    recordings: int = 0
+    good: bool = False
+
+
 class _Answers:
-    """What the child of one recording sends, read under a limit of time.
+    """What a child sends of one recording, read under a limit of time.
 
     Only time spent waiting counts, not that in which the child waits for us to go on.
     """
@@ -219,14 +294,14 @@ class _Answers:
         if header is None:
             return ENDED, 0.0, bytearray()
         if not header:
-            return DONE, 0.0, bytearray()
+            return _STOPPED, 0.0, bytearray()
         kind, start, size = HEADER.unpack(header)
         if size > max(longest, LONGEST_TEXT) or (kind == WINDOW and (size == 0 or size % 2)):
             raise DataError("crashed: the decoder broke on this recording.")
         payload = self._exactly(size) if size else bytearray()
         if payload is None:
             return ENDED, 0.0, bytearray()
-        return (kind, start, payload) if payload or not size else (DONE, 0.0, bytearray())
+        return (kind, start, payload) if payload or not size else (_STOPPED, 0.0, bytearray())
 
     def _exactly(self, size: int) -> bytearray | None:
         """So many bytes; None at the end of the stream, none where the work is not wanted."""
@@ -251,10 +326,6 @@ class _Answers:
                     f"too slow: decoding it took more than the {self._limit:g} s that are allowed."
                 )
         return data
-
-    def close(self) -> None:
-        """Hang up: the child, if it still works, is killed for it."""
-        self._socket.close()
 
 
 def _descriptor(recording: Bytes | Path | int) -> int:

@@ -1,4 +1,4 @@
-"""The process that `birdsong.decoding` starts: it forks a child for each recording.
+"""The process that `birdsong.decoding` starts: it forks a child for a recording, or for a few.
 
 It has one thread, has loaded the codecs and nothing else, and keeps nothing of a recording. A child
 whose reader hangs up is killed; when the starter is gone, all end.
@@ -14,6 +14,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from typing import Any
 
 from birdsong import audio
@@ -60,7 +61,7 @@ def main(arguments: list[str]) -> int:
 def _begin(
     control: socket.socket, waiting: select.poll, children: dict[int, tuple[int, socket.socket]]
 ) -> bool:
-    """Fork a child for the next recording; False where there will be none."""
+    """Fork a child for a recording; False where there will be none."""
     message, (*descriptors,), _, _ = socket.recv_fds(control, 65_536, 2)
     if len(descriptors) != 2:
         return False
@@ -73,8 +74,7 @@ def _begin(
             control.close()
             for _, other in children.values():
                 other.close()
-            _confine(json.loads(message)["limits"], parent)
-            _decode(file, answers, json.loads(message))
+            _work(file, answers, json.loads(message), parent)
             status = 0
         except BaseException as error:
             with contextlib.suppress(BaseException):
@@ -104,7 +104,22 @@ def _reap(waiting: select.poll, children: dict[int, tuple[int, socket.socket]]) 
         del children[descriptor]
 
 
-def _confine(limits: dict[str, float], parent: int) -> None:
+def _work(file: int, answers: socket.socket, job: dict[str, Any], parent: int) -> None:
+    """Decode a recording, and those that the reader sends after it, until one has a fault."""
+    _confine(job["limits"], job["recordings"], parent)
+    for left in reversed(range(job["recordings"])):
+        _allow(job["limits"])
+        if not _decode(file, answers, job) or not left:
+            return
+        with contextlib.suppress(OSError):  # libsndfile has closed it, PyAV not
+            os.close(file)
+        message, (*descriptors,), _, _ = socket.recv_fds(answers, 65_536, 1)
+        if len(descriptors) != 1:
+            return
+        (file,), job = descriptors, json.loads(message)
+
+
+def _confine(limits: dict[str, float], recordings: int, parent: int) -> None:
     """Bound memory, time and files of this process, and let it end with its parent."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -127,8 +142,8 @@ def _confine(limits: dict[str, float], parent: int) -> None:
     if os.getppid() != parent:
         os._exit(1)
     _limit(resource.RLIMIT_AS, have + int(limits["decode_bytes"]))
-    # The reader's clock ends what waits for ever; this ends what computes for ever.
-    _limit(resource.RLIMIT_CPU, math.ceil(limits["decode_seconds"]))
+    # One second of CPU more until SIGKILL, so that SIGXCPU names the reason.
+    _limit(resource.RLIMIT_CPU, math.ceil(limits["decode_seconds"]) * recordings + 1)
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_CORE, 0)
 
@@ -137,12 +152,21 @@ def _limit(kind: int, value: int) -> None:
     _, hardest = resource.getrlimit(kind)
     if hardest != resource.RLIM_INFINITY:
         value = min(value, hardest)
-    # One second of CPU more until SIGKILL, so that SIGXCPU names the reason.
-    hard = value + 1 if kind == resource.RLIMIT_CPU and hardest > value else value
-    resource.setrlimit(kind, (value, hard))
+    resource.setrlimit(kind, (value, value))
 
 
-def _decode(file: int, answers: socket.socket, job: dict[str, Any]) -> None:
+def _allow(limits: dict[str, float]) -> None:
+    """Let the next recording have its time on the CPU.
+
+    The reader's clock ends what waits for ever; this ends what computes for ever.
+    """
+    _, hardest = resource.getrlimit(resource.RLIMIT_CPU)
+    soft = int(time.process_time()) + math.ceil(limits["decode_seconds"])
+    resource.setrlimit(resource.RLIMIT_CPU, (min(soft, hardest), hardest))
+
+
+def _decode(file: int, answers: socket.socket, job: dict[str, Any]) -> bool:
+    """Send the windows of a recording; False where it has a fault."""
     bounds: Any = {
         name: math.inf if value is None else value for name, value in job["bounds"].items()
     }
@@ -157,10 +181,12 @@ def _decode(file: int, answers: socket.socket, job: dict[str, Any]) -> None:
         for window in windows:
             _send(answers, WINDOW, window.samples.tobytes(), window.start_seconds)
         _send(answers, DONE, b"")
+        return True
     except DataError as error:
         _send(answers, ERROR, str(error).encode()[:LONGEST_TEXT])
     except MemoryError:
         _send(answers, ERROR, b"memory: decoding it takes more than the memory that is allowed.")
+    return False
 
 
 def _send(answers: socket.socket, kind: bytes, payload: bytes, start: float = 0.0) -> None:

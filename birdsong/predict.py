@@ -34,6 +34,9 @@ at most 63 MB of samples."""
 HELD_BYTES = 64 * 2**20
 """A larger recording of a bucket is copied to the disk beside the output, not held in memory."""
 
+RECORDINGS_EACH = 25
+"""Recordings that a process decodes before a new one takes its place."""
+
 _LIMITS = DecodeLimits(decode_seconds=4 * 3600)
 """A day of sound may take long to decode, most of all while the network has the cores."""
 
@@ -143,8 +146,8 @@ def predict(
         rule: What counts as heard.
         wanted: Format; empty for that of the ending of `out`.
         tell: Hears after each recording.
-        apart: Decode recordings in processes of their own. In this process it is faster, most of
-            all for many short ones, but one that crashes its codec ends this process.
+        apart: Decode recordings in other processes. In this one it is a little faster, but one that
+            crashes its codec ends it.
 
     Returns:
         What was done. Recordings that cannot be used are listed and stop nothing.
@@ -165,7 +168,7 @@ def predict(
         done = outcome.resumed
         tell(done, len(files), 0.0)
         if todo:
-            with Decoder(_LIMITS) if apart else _InThisProcess() as decoder:
+            with Decoder(_LIMITS, RECORDINGS_EACH) if apart else _InThisProcess() as decoder:
                 reader = _Reader(decoder, bundle, rule, out.absolute().parent)
                 for name, file, entry in _listen(todo, reader, scorer(), bundle, rule):
                     journal.add(name, file, entry)
@@ -262,7 +265,7 @@ class _InThisProcess:
 
 
 class _Reader:
-    """Fetches and decodes recordings, by default each in a process of its own.
+    """Fetches and decodes recordings, by default in other processes.
 
     So a recording that crashes its codec, or takes all memory, is one bad file among others.
     """

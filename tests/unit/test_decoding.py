@@ -200,6 +200,66 @@ def test_nothing_is_left_over_from_many_recordings(decoder: Decoder) -> None:
     assert memory_bytes(decoder) < memory + 8 * 2**20
 
 
+def test_a_child_goes_on_with_a_few_recordings_and_not_after_a_fault() -> None:
+    config = CONFIG.model_copy(update={"window_seconds": 5})
+    seen: list[list[int]] = []
+
+    def check(decoder: Decoder, form: str) -> None:
+        data = song(form, seconds=12)
+        assert _same(list(decoder.windows(data, config)), list(audio.windows(data, config)))
+
+    with Decoder(recordings_each=2 * len(FORMATS)) as decoder:
+        check(decoder, FORMATS[0])
+        (child,) = _children(decoder.pid)
+        files = len(os.listdir(f"/proc/{child}/fd"))  # noqa: PTH208
+        for form in (*FORMATS[1:], *FORMATS[1:]):
+            check(decoder, form)
+            seen.append(_children(decoder.pid))
+        assert seen == [[child]] * len(seen)
+        _wait(lambda: len(os.listdir(f"/proc/{child}/fd")) <= files)  # noqa: PTH208
+        check(decoder, FORMATS[0])
+        _wait(lambda: not _children(decoder.pid))
+        check(decoder, FORMATS[0])
+        assert _children(decoder.pid) not in ([], [child])
+        with pytest.raises(DataError, match="unreadable"):
+            list(decoder.windows(b"garbage", config))
+        _wait(lambda: not _children(decoder.pid))
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
+def test_what_an_earlier_recording_broke_in_a_child_costs_no_later_one(
+    number: signal.Signals,
+) -> None:
+    config = CONFIG.model_copy(update={"window_seconds": 5})
+    data = song("wav", seconds=120)
+    expected = list(audio.windows(data, config))
+    with Decoder(recordings_each=9) as decoder:
+        for broken_after in (0, 3):
+            list(decoder.windows(song("ogg"), config))
+            (child,) = _children(decoder.pid)
+            if broken_after == 0:
+                os.kill(child, number)
+            found = []
+            for window in decoder.windows(data, config):
+                found.append(window)
+                if len(found) == broken_after:
+                    os.kill(child, number)
+            assert _same(found, expected)
+            assert child not in _children(decoder.pid)
+
+
+def test_each_recording_of_a_child_has_all_its_time() -> None:
+    data, allowed = silence(0.5), set()
+    with Decoder(DecodeLimits(decode_seconds=60), recordings_each=99) as decoder:
+        while len(allowed) < 2:
+            list(decoder.windows(data, CONFIG))
+            (child,) = _children(decoder.pid)
+            limits = Path(f"/proc/{child}/limits").read_text().splitlines()
+            (seconds,) = (line.split()[3] for line in limits if line.startswith("Max cpu time"))
+            allowed.add(seconds)
+        assert allowed == {"60", "61"}
+
+
 @pytest.mark.slow
 def test_a_day_streams_through_in_the_memory_of_a_minute(tmp_path: Path) -> None:
     file, rate = tmp_path / "day.flac", 1_000
