@@ -47,6 +47,10 @@ def main(arguments: list[str]) -> int:
         for descriptor, _ in waiting.poll():
             if descriptor == control.fileno():
                 if not _begin(control, waiting, children):
+                    # They would end by themselves, but as orphans nobody may wait for.
+                    for pid, _ in children.values():
+                        os.kill(pid, signal.SIGKILL)
+                        os.waitpid(pid, 0)
                     return 0
             elif descriptor == wake:
                 with contextlib.suppress(BlockingIOError):

@@ -134,7 +134,6 @@ def predict(
     rule: Rule,
     wanted: str = "",
     tell: Listener = lambda done, total, audio_seconds: None,
-    apart: bool = True,
 ) -> Outcome:
     """Listen to recordings and write what is heard in them.
 
@@ -146,8 +145,6 @@ def predict(
         rule: What counts as heard.
         wanted: Format; empty for that of the ending of `out`.
         tell: Hears after each recording.
-        apart: Decode recordings in other processes. In this one it is a little faster, but one that
-            crashes its codec ends it.
 
     Returns:
         What was done. Recordings that cannot be used are listed and stop nothing.
@@ -168,7 +165,7 @@ def predict(
         done = outcome.resumed
         tell(done, len(files), 0.0)
         if todo:
-            with Decoder(_LIMITS, RECORDINGS_EACH) if apart else _InThisProcess() as decoder:
+            with Decoder(_LIMITS, RECORDINGS_EACH) as decoder:
                 reader = _Reader(decoder, bundle, rule, out.absolute().parent)
                 for name, file, entry in _listen(todo, reader, scorer(), bundle, rule):
                     journal.add(name, file, entry)
@@ -252,27 +249,13 @@ _Decoded = tuple[int, audio.Window | None, str]
 """Number of the recording, and a window of it; after the last one None, and its error."""
 
 
-class _InThisProcess:
-    """Decodes as `Decoder` does, but here."""
-
-    windows = staticmethod(audio.windows)
-
-    def __enter__(self) -> "_InThisProcess":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
 class _Reader:
-    """Fetches and decodes recordings, by default in other processes.
+    """Fetches recordings and has them decoded in other processes.
 
     So a recording that crashes its codec, or takes all memory, is one bad file among others.
     """
 
-    def __init__(
-        self, decoder: "Decoder | _InThisProcess", bundle: Bundle, rule: Rule, near: Path
-    ) -> None:
+    def __init__(self, decoder: Decoder, bundle: Bundle, rule: Rule, near: Path) -> None:
         self._decoder, self._near = decoder, near
         self._config = bundle.features.model_copy(update={"seconds": LONGEST_SECONDS})
         self._overlap = rule.overlap_seconds

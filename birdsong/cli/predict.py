@@ -53,14 +53,6 @@ def predict(
     registry: Registry = "",
     runs: RunsFolder = Path("runs"),
     runtime: Runtime = "auto",
-    trust: Annotated[
-        bool,
-        typer.Option(
-            "--trust",
-            help="Decode in this process: faster for many short recordings, but one that crashes "
-            "its codec ends the command, at each try. Without it that is one bad recording.",
-        ),
-    ] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Listen to recordings of any length and write which birds are heard in them.
@@ -88,9 +80,7 @@ def predict(
     loaded = read_bundle(folder, scorer.runtime)
     started = time.monotonic()
     with _Bar() as bar:
-        outcome = library.predict(
-            places, out, loaded, lambda: scorer, rule, format_, bar.show, not trust
-        )
+        outcome = library.predict(places, out, loaded, lambda: scorer, rule, format_, bar.show)
     typer.echo(_told(outcome, out, time.monotonic() - started))
 
 

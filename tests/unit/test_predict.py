@@ -374,15 +374,6 @@ def test_a_recording_that_crashes_its_codec_is_listed_and_stops_nothing(
     assert others.detections["aldfly"] == outcome.detections["aldfly"]
 
 
-def test_trusted_recordings_are_decoded_here_to_the_same_output(
-    made: bundle.Bundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run([str(folder)], tmp_path / "apart.csv", made)
-    monkeypatch.setattr(predict, "Decoder", None)
-    predict.predict([str(folder)], tmp_path / "here.csv", made, BandScorer, Rule(), apart=False)
-    assert (tmp_path / "here.csv").read_text() == (tmp_path / "apart.csv").read_text()
-
-
 def test_a_place_that_stops_answering_stops_the_work_and_marks_no_recording_as_bad(
     made: bundle.Bundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
