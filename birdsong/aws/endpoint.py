@@ -22,6 +22,9 @@ FAILED = ("Failed", "UpdateRollbackFailed", "OutOfService")
 
 VARIANT = "AllTraffic"
 PREVIOUS, PROJECT = "birdsong:previous", "birdsong:project"
+CHECKED = "birdsong:checked"
+"""Tag of a configuration: yes once it passed the golden gate since it is in service."""
+
 POLL_SECONDS = 10.0
 
 
@@ -118,8 +121,16 @@ class Endpoint:
 
     def previous_of(self, config: Mapping[str, Any]) -> str:
         """The configuration that was in service before this one; empty where there is none."""
+        return self._tag_of(config, PREVIOUS)
+
+    def was_checked(self, name: str) -> bool:
+        """Whether a configuration passed the golden gate since it is in service."""
+        found = self.config(name)
+        return found is not None and self._tag_of(found, CHECKED) == "yes"
+
+    def _tag_of(self, config: Mapping[str, Any], key: str) -> str:
         tags = self._client.list_tags(ResourceArn=config["EndpointConfigArn"])["Tags"]
-        return next((str(tag["Value"]) for tag in tags if tag["Key"] == PREVIOUS), "")
+        return next((str(tag["Value"]) for tag in tags if tag["Key"] == key), "")
 
     def settled(self) -> dict[str, Any] | None:
         """Wait until it does not change any more.
@@ -166,7 +177,7 @@ class Endpoint:
         if now is None:
             self._create(config)
         else:
-            self._tag(config, previous)
+            self._tag(config, {PREVIOUS: previous, CHECKED: "no"})
             self._update(config, wish.deployment)
         try:
             self._expect(config)
@@ -212,11 +223,15 @@ class Endpoint:
             Tags=[{"Key": PROJECT, "Value": "birdsong"}],
         )
 
-    def _tag(self, config: str, previous: str) -> None:
+    def mark_checked(self, config: str) -> None:
+        """Note that a configuration passed the golden gate."""
+        self._tag(config, {CHECKED: "yes"})
+
+    def _tag(self, config: str, tags: Mapping[str, str]) -> None:
         found = self.config(config)
         if found is not None:
-            tags = [{"Key": PREVIOUS, "Value": previous}]
-            self._client.add_tags(ResourceArn=found["EndpointConfigArn"], Tags=tags)
+            texts = [{"Key": key, "Value": value} for key, value in tags.items()]
+            self._client.add_tags(ResourceArn=found["EndpointConfigArn"], Tags=texts)
 
     def _update(self, config: str, deployment: Mapping[str, Any]) -> None:
         given = {"DeploymentConfig": dict(deployment)} if deployment else {}
@@ -274,7 +289,7 @@ class Endpoint:
             )
         if target != present:
             if not to:
-                self._tag(target, present)
+                self._tag(target, {PREVIOUS: present})
             self._update(target, {})
             self._expect(target)
         return Changed("rolled back", target, present)

@@ -158,6 +158,7 @@ def _deploy(
         checked = golden_gate.check(folder, endpoint.ask, config.tolerance, config.latency_ms)
     except (golden_gate.GateError, EndpointError) as error:
         raise golden_gate.GateError(f"{error}\n{_undo(endpoint, changed)}") from error
+    endpoint.mark_checked(changed.config)
     endpoint.prune({changed.config, changed.previous})
     print(checked.table)
     return {
@@ -177,7 +178,17 @@ def _deploy(
 
 
 def _undo(endpoint: Endpoint, changed: Changed) -> str:
-    """Go back to what was served before, or serve nothing; in one sentence."""
+    """Go back to what was served before, or serve nothing; in one sentence.
+
+    What this step did not change, and what passed the gate when it was changed, stays: one slow
+    hour shall take no endpoint away.
+    """
+    if changed.action == "unchanged" and endpoint.was_checked(changed.config):
+        return (
+            f"The endpoint {endpoint.name} was not changed by this step. It goes on with "
+            f"{changed.config}, which passed when it was put in service. Look at its load and its "
+            f"log, or go back: python pipeline.py endpoint rollback {endpoint.name}."
+        )
     back = changed.previous if changed.previous != changed.config else ""
     if not back or endpoint.config(back) is None:
         endpoint.delete()

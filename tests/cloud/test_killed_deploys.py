@@ -41,17 +41,18 @@ FIRST: list[Moment] = [
     *((call, "before", n) for call in ("DescribeEndpoint", "InvokeEndpoint") for n in (0, 1)),
     *(
         (call, when, 0)
-        for call in ("CreateModel", "CreateEndpointConfig", "CreateEndpoint")
+        for call in ("CreateModel", "CreateEndpointConfig", "CreateEndpoint", "AddTags")
         for when in ("before", "after")
     ),
 ]
 UPDATE: list[Moment] = [
-    *(one for one in FIRST if one[0] != "CreateEndpoint"),
+    *(one for one in FIRST if one[0] not in ("CreateEndpoint", "AddTags")),
     *(
         (call, when, 0)
         for call in ("AddTags", "UpdateEndpoint", "DeleteEndpointConfig", "DeleteModel")
         for when in ("before", "after")
     ),
+    *(("AddTags", when, 1) for when in ("before", "after")),
 ]
 GOING_BACK: list[Moment] = [
     ("InvokeEndpoint", "after", 1),

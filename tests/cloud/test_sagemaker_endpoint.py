@@ -124,6 +124,19 @@ def test_a_model_that_answers_too_slowly_is_rolled_back(
     assert served(server) == good["config"]
 
 
+def test_an_endpoint_that_passed_stays_when_it_is_slow_in_a_later_check(
+    tmp_path: Path,
+    server: Server,
+) -> None:
+    version = register(tmp_path / "a", note="slow")
+    good = deploy(version, tmp_path / "e1")
+    before = names(server)
+    with pytest.raises(GateError, match=r"budget is 150 ms[\s\S]*was not changed by this step"):
+        deploy(version, tmp_path / "e2", latency_ms=150)
+    assert served(server) == good["config"]
+    assert names(server) == before
+
+
 def test_a_container_that_does_not_start_keeps_the_old_one_though_the_state_is_in_service(
     tmp_path: Path,
     server: Server,
@@ -230,7 +243,7 @@ def test_settings_that_do_not_fit_are_refused_before_anything_is_made(
 FIRST = (
     *("DescribeModelPackage", "DescribeEndpoint", "DescribeModel", "DescribeEndpointConfig"),
     *("CreateModel", "CreateEndpointConfig", "CreateEndpoint", "InvokeEndpoint"),
-    *("ListEndpointConfigs", "ListModels"),
+    *("AddTags", "ListEndpointConfigs", "ListModels"),
 )
 THIRD = ("AddTags", "UpdateEndpoint", "DeleteEndpointConfig", "DeleteModel")
 QUICK = {("CreateEndpoint", "reset"), ("UpdateEndpoint", "reset")}
