@@ -7,6 +7,7 @@ import contextlib
 import os
 import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 from fastapi import Request
@@ -37,6 +38,10 @@ _DRAINED = 4
 no answer before they have sent all, and would see a broken connection instead of the reason."""
 
 _READ_AT_ONCE = 8 * 2**20
+
+_UNPACKER = ThreadPoolExecutor(1, "unpack")
+"""One thread: a JSON body takes nearly three times its size while it becomes bytes again, and each
+further thread would keep memory of its own for the next one."""
 
 
 class JsonRecording(BaseModel):
@@ -144,7 +149,10 @@ async def recording(request: Request, limits: Limits, held: Held) -> AsyncIterat
         if kind == "application/json":
             # Base64 has four characters for three bytes.
             await _receive(request, found, limits, limits.largest_bytes * 4 // 3 + 1024)
-            await asyncio.to_thread(_from_json, found, limits)
+            loop = asyncio.get_running_loop()
+            uri = await loop.run_in_executor(_UNPACKER, _unpack, found, limits)
+            if uri is not None:
+                await asyncio.to_thread(_fetch, found, uri, limits)
         else:
             await _receive(request, found, limits, limits.largest_bytes)
         if not found.size:
@@ -223,8 +231,8 @@ async def _receive(request: Request, found: Recording, limits: Limits, largest: 
         raise refused
 
 
-def _from_json(found: Recording, limits: Limits) -> None:
-    """Put what a JSON body holds, or names, in its place."""
+def _unpack(found: Recording, limits: Limits) -> str | None:
+    """Put a JSON body's bytes in its place; or tell the place that it names."""
     try:
         told = JsonRecording.model_validate_json(found.content())
     except ValidationError as error:
@@ -239,9 +247,7 @@ def _from_json(found: Recording, limits: Limits) -> None:
         ) from None
     found.clear()
     if told.uri is not None:
-        for block in _of_uri(told.uri, limits):
-            found.add(block)
-        return
+        return told.uri
     try:
         data = base64.b64decode(told.audio or "", validate=True)
     except (binascii.Error, ValueError):
@@ -251,6 +257,12 @@ def _from_json(found: Recording, limits: Limits) -> None:
     if len(data) > limits.largest_bytes:
         raise _too_large(limits)
     found.add(data)
+    return None
+
+
+def _fetch(found: Recording, uri: str, limits: Limits) -> None:
+    for block in _of_uri(uri, limits):
+        found.add(block)
 
 
 def _of_uri(uri: str, limits: Limits) -> Iterator[bytes]:

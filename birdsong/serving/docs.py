@@ -51,7 +51,11 @@ def page(document: dict[str, Any]) -> str:
 def _operation(heading: str, operation: dict[str, Any]) -> list[str]:
     parts = [f"<h2><code>{_(heading)}</code></h2>", f"<p>{_(operation.get('description', ''))}</p>"]
     rows = [
-        (f"?{one['name']}", _kind(one["schema"]), one.get("description", ""))
+        (
+            f"{'?' if one['in'] == 'query' else ''}{one['name']}",
+            _kind(one["schema"]),
+            one.get("description", ""),
+        )
         for one in operation.get("parameters", ())
     ]
     rows += [

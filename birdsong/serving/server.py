@@ -70,12 +70,12 @@ def serve_bundle(
     if ipaddress.ip_address(address[0]).is_loopback:
         # Elsewhere the names that a load balancer or SageMaker gives it are not known.
         app.add_middleware(web.OnlyOurs, host=host)
+    heard = app.state.listener
     print(
-        f"Serving {bundle} at http://{address[0]}:{address[1]}/ until Ctrl-C: a page for browsers, "
-        "POST /invocations for programs.",
+        f"Serving {bundle} by {heard.runtime} at http://{address[0]}:{address[1]}/ until Ctrl-C: a "
+        "page for browsers, POST /invocations for programs.",
         flush=True,
     )
-    heard = app.state.listener
     server = connections.server(app, limits, heard.last_call, heard.metrics.connections.set)
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])

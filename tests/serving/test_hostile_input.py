@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -165,6 +167,35 @@ def test_json_that_is_none_or_says_something_else_is_refused(
     assert "BASE64" in problem(_json(client, body), 422, "json").upper()
 
 
+def test_large_json_of_many_requests_takes_the_memory_of_one() -> None:
+    code = (
+        "import asyncio, base64, os\nfrom pathlib import Path\nfrom fastapi import Request\n"
+        "from birdsong.serving import body\nfrom birdsong.serving.limits import Limits\n"
+        "def most():\n"
+        "    return int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])\n"
+        "part = base64.b64encode(os.urandom(3 * 2**18))\nlimits = Limits()\n"
+        "held = body.Held(limits)\nsizes = set()\n"
+        "async def ask():\n"
+        "    parts = iter([b'{\"audio\": \"', *[part] * 16, b'\"}', None])\n"
+        "    async def receive():\n"
+        "        await asyncio.sleep(0)\n"
+        "        part = next(parts)\n"
+        "        return {'type': 'http.request', 'body': part or b'', 'more_body': bool(part)}\n"
+        "    headers = [(b'content-type', b'application/json')]\n"
+        "    request = Request({'type': 'http', 'headers': headers}, receive)\n"
+        "    async with body.recording(request, limits, held) as found:\n"
+        "        sizes.add(found.size)\n"
+        "async def all_at_once():\n"
+        "    await asyncio.gather(*[ask() for _ in range(8)])\n"
+        "before = most()\nasyncio.run(all_at_once())\nprint(most() - before, *sizes)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    kibibytes, size = map(int, done.stdout.split())
+    assert size == 12 * 2**20
+    # Each body has 16 MiB, and becomes a text and a recording beside itself.
+    assert kibibytes < 100 * 1024
+
+
 def test_json_is_held_to_the_limit_of_the_recording(client: httpx.Client) -> None:
     data = base64.b64encode(bytes(STRICT.largest_bytes + 1)).decode()
     problem(_json(client, {"audio": data}), 413, "too-large")
@@ -296,7 +327,15 @@ def test_the_page_of_the_interface_needs_nothing_from_elsewhere(client: httpx.Cl
     page = client.get("/docs")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert not re.search(r"<script|style=|https?://", page.text)
-    for told in ("POST /invocations", "scores", "413", "JsonRecording", "frame_scores"):
+    shown = (
+        "POST /invocations",
+        "<td>?scores<",
+        "<td>X-Amzn-",
+        "413",
+        "JsonRecording",
+        "frame_scores",
+    )
+    for told in shown:
         assert told in page.text
     assert client.get("/docs.css").headers["content-type"].startswith("text/css")
 
