@@ -7,7 +7,6 @@ prediction goes on where it was. The output itself is written once, at the end.
 import contextlib
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -16,29 +15,14 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from birdsong import audio, detections, layouts, sources, storage
-from birdsong.ahead import read_each_ahead
+from birdsong import audio, batch_reading, detections, layouts, sources, storage
 from birdsong.bundle import Bundle
-from birdsong.decoding import DecodeLimits, Decoder
-from birdsong.errors import BirdsongError, ConfigError, DataError, UnreachableError
+from birdsong.errors import ConfigError, DataError
 from birdsong.journal import Journal
 from birdsong.scoring import BATCH_FRAMES
-from birdsong.serving.answers import LONGEST_SECONDS, ranked
+from birdsong.serving.answers import ranked
 
 Floats = npt.NDArray[np.float32]
-
-RECORDINGS_AHEAD, WINDOWS_AHEAD = 4, 6
-"""Recordings that are fetched and decoded at once while the network works, and windows of each:
-at most 63 MB of samples."""
-
-HELD_BYTES = 64 * 2**20
-"""A larger recording of a bucket is copied to the disk beside the output, not held in memory."""
-
-RECORDINGS_EACH = 25
-"""Recordings that a process decodes before a new one takes its place."""
-
-_LIMITS = DecodeLimits(decode_seconds=4 * 3600)
-"""A day of sound may take long to decode, most of all while the network has the cores."""
 
 
 class FrameScorer(Protocol):
@@ -165,13 +149,12 @@ def predict(
         done = outcome.resumed
         tell(done, len(files), 0.0)
         if todo:
-            with Decoder(_LIMITS, RECORDINGS_EACH) as decoder:
-                reader = _Reader(decoder, bundle, rule, out.absolute().parent)
-                for name, file, entry in _listen(todo, reader, scorer(), bundle, rule):
-                    journal.add(name, file, entry)
-                    done += 1
-                    outcome.audio_seconds += entry.get("seconds", 0.0)
-                    tell(done, len(files), outcome.audio_seconds)
+            near = out.absolute().parent
+            for name, file, entry in _listen(todo, near, scorer(), bundle, rule):
+                journal.add(name, file, entry)
+                done += 1
+                outcome.audio_seconds += entry.get("seconds", 0.0)
+                tell(done, len(files), outcome.audio_seconds)
 
         def recordings() -> Iterator[detections.Recording]:
             for name, file in files:
@@ -245,60 +228,9 @@ def _refuse_same_labels(files: Sequence[tuple[str, sources.File]]) -> None:
         seen[label] = name
 
 
-_Decoded = tuple[int, audio.Window | None, str]
-"""Number of the recording, and a window of it; after the last one None, and its error."""
-
-
-class _Reader:
-    """Fetches recordings and has them decoded in other processes.
-
-    So a recording that crashes its codec, or takes all memory, is one bad file among others.
-    """
-
-    def __init__(self, decoder: Decoder, bundle: Bundle, rule: Rule, near: Path) -> None:
-        self._decoder, self._near = decoder, near
-        self._config = bundle.features.model_copy(update={"seconds": LONGEST_SECONDS})
-        self._overlap = rule.overlap_seconds
-
-    def windows(self, number: int, file: sources.File) -> Iterator[_Decoded]:
-        """The windows of a recording, and after the last one its end, with an error or without.
-
-        Raises:
-            UnreachableError: Its place does not answer: no fault of the recording's.
-        """
-        error = ""
-        try:
-            if file.fault:
-                raise DataError(f"unreadable: {file.fault}.")
-            with self._fetched(file) as data:
-                for window in self._decoder.windows(data, self._config, self._overlap):
-                    yield number, window, ""
-        except UnreachableError:
-            raise
-        except BirdsongError as problem:
-            error = str(problem)
-        except OSError as problem:
-            error = f"unreadable: {problem.strerror or problem}"
-        yield number, None, error
-
-    @contextlib.contextmanager
-    def _fetched(self, file: sources.File) -> Iterator[Path | bytes | int]:
-        if file.offset is None and storage.scheme_of(file.uri) == "file":
-            yield Path(file.uri)
-        elif file.offset is not None or file.size <= HELD_BYTES:
-            yield sources.read_file(file)[0]
-        else:
-            with tempfile.TemporaryFile(dir=self._near) as copy:
-                for start in range(0, file.size, HELD_BYTES):
-                    part = min(HELD_BYTES, file.size - start)
-                    copy.write(storage.read_range(file.uri, start, part))
-                copy.flush()
-                yield copy.fileno()
-
-
 def _listen(
     files: Sequence[tuple[str, sources.File]],
-    reader: _Reader,
+    near: Path,
     scorer: FrameScorer,
     bundle: Bundle,
     rule: Rule,
@@ -306,8 +238,8 @@ def _listen(
     """What is heard in each recording, in order: its rows and seconds, or its error."""
     rows: list[dict[str, Any]] = []
     seconds = 0.0
-    each = (reader.windows(number, file) for number, (_, file) in enumerate(files))
-    decoded = read_each_ahead(each, WINDOWS_AHEAD, RECORDINGS_AHEAD)
+    each = [file for _, file in files]
+    decoded = batch_reading.windows(each, bundle.features, rule.overlap_seconds, near)
     with contextlib.closing(decoded):
         for number, window, scores, error in _score(scorer, decoded, bundle):
             if window is not None and scores is not None:
@@ -321,7 +253,7 @@ def _listen(
 
 
 def _score(
-    scorer: FrameScorer, decoded: Iterable[_Decoded], bundle: Bundle
+    scorer: FrameScorer, decoded: Iterable[batch_reading.Decoded], bundle: Bundle
 ) -> Iterator[tuple[int, audio.Window | None, Floats | None, str]]:
     """Windows with the scores of their frames; those of several recordings in one pass."""
     held: list[tuple[int, audio.Window | None, Floats | None, str]] = []

@@ -21,7 +21,7 @@ from unittest import mock
 import librosa
 import numpy as np
 
-from birdsong import audio, predict
+from birdsong import audio, batch_reading, predict
 from birdsong.bundle import Bundle, read_bundle
 from birdsong.scoring import Scorer, load_scorer
 
@@ -45,7 +45,7 @@ def main() -> None:
     for scorer in (fast, graph):
         scorer.frames(np.zeros((48, 110_250), np.float32))
     ways = {
-        f"predict, {fast.runtime}": lambda: ours(files, bundle, fast, predict.Decoder),
+        f"predict, {fast.runtime}": lambda: ours(files, bundle, fast, batch_reading.Decoder),
         f"predict, {fast.runtime}, decoded in this process": lambda: ours(
             files, bundle, fast, InThisProcess
         ),
@@ -72,7 +72,7 @@ def main() -> None:
         )
 
 
-class InThisProcess(predict.Decoder):
+class InThisProcess(batch_reading.Decoder):
     """Decodes here: what predict would save without its processes."""
 
     windows = staticmethod(audio.windows)
@@ -80,7 +80,10 @@ class InThisProcess(predict.Decoder):
 
 def ours(files: list[Path], bundle: Bundle, scorer: Scorer, decoder: type) -> float:
     """Seconds of audio per second."""
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(predict, "Decoder", decoder):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(batch_reading, "Decoder", decoder),
+    ):
         started = time.perf_counter()
         out, places = Path(folder) / "out.csv", [str(file) for file in files]
         outcome = predict.predict(places, out, bundle, lambda: scorer, predict.Rule())

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from made_bundles import RATE, TONES_HZ, BandScorer, tone
 
-from birdsong import bundle, predict
+from birdsong import batch_reading, bundle, predict
 from birdsong.predict import Rule
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -42,7 +42,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_recordings_of_a_bucket_are_heard_as_those_of_a_folder(
     bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int
 ) -> None:
-    monkeypatch.setattr(predict, "HELD_BYTES", held)
+    monkeypatch.setattr(batch_reading, "HELD_BYTES", held)
     stages = made_bundles.write_stages(tmp_path / "run")
     bundle.write_bundle(tmp_path / "made", stages.model, stages.thresholds, stages.evaluation)
     made = bundle.read_bundle(tmp_path / "made")

@@ -19,7 +19,7 @@ import soundfile
 from made_bundles import CODES, RATE, TONES_HZ, BandScorer, band_scores, tone
 from made_servers import at_once
 
-from birdsong import audio, bundle, detections, predict, sources
+from birdsong import audio, batch_reading, bundle, detections, predict, sources
 from birdsong.decoding import Decoder
 from birdsong.errors import ConfigError, DataError, StorageError, UnreachableError
 from birdsong.journal import Journal
@@ -365,8 +365,8 @@ def test_a_recording_that_crashes_its_codec_is_listed_and_stops_nothing(
             doomed = isinstance(recording, Path) and recording.name == "crash.flac"
             return super().windows(recording, *arguments, **({"stopped": kill} if doomed else {}))
 
-    monkeypatch.setattr(predict, "Decoder", Crashing)
-    monkeypatch.setattr(predict, "RECORDINGS_AHEAD", 1)
+    monkeypatch.setattr(batch_reading, "Decoder", Crashing)
+    monkeypatch.setattr(batch_reading, "RECORDINGS_AHEAD", 1)
     outcome = run([str(folder)], tmp_path / "found.csv", made)
     reasons = {Path(name).name: reason for name, reason in outcome.problems}
     assert reasons["crash.flac"].startswith("crashed: ")
