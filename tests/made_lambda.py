@@ -15,12 +15,13 @@ import http.server
 import json
 import os
 import queue
+import socket
 import subprocess
 import sys
 import threading
 import urllib.parse
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -367,3 +368,72 @@ class Aws:
         """What lies in the bucket."""
         found = self.s3.list_objects_v2(Bucket=BUCKET).get("Contents", [])
         return [one["Key"] for one in found]
+
+
+@contextlib.contextmanager
+def heard_server(folder: Path) -> Iterator[str]:
+    """birdsong's server, as it stands in SageMaker's container; host and port."""
+    import uvicorn
+    from made_bundles import BandScorer, write_stages
+
+    from birdsong.bundle import write_bundle
+    from birdsong.serving.app import create_app
+    from birdsong.serving.limits import Limits
+
+    stages = write_stages(folder / "run")
+    write_bundle(folder / "bundle", stages.model, stages.thresholds, stages.evaluation)
+    limits = Limits(allow_uris=(f"s3://{BUCKET}/uploads/",))
+    app = create_app(folder / "bundle", version="7", scorer=BandScorer(), limits=limits)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        uvicorn_server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        thread = threading.Thread(target=uvicorn_server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        uvicorn_server.should_exit = True
+        thread.join(20)
+
+
+Run = Callable[[Path, Mapping[str, str]], contextlib.AbstractContextManager[Runtime]]
+
+
+@contextlib.contextmanager
+def application(server: str, folder: Path, run: Run = function) -> Iterator[Aws]:
+    """The function with a bucket of moto's and an endpoint.
+
+    Args:
+        server: Host and port of the server behind the endpoint.
+        folder: Where the function's zip is filled.
+        run: Runs the function.
+    """
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    moto = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    moto.start()
+    build(folder)
+    place = "http://{}:{}".format(*moto.get_host_and_port())
+    account = {
+        "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "made-up",
+        "AWS_SESSION_TOKEN": "made-up-too",
+        "AWS_REGION": "eu-west-1",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+    }
+    s3 = boto3.client(
+        "s3", "eu-west-1", endpoint_url=place, aws_access_key_id="a", aws_secret_access_key="b"
+    )
+    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    with endpoint(server) as made:
+        environment = {
+            **account,
+            "AWS_ENDPOINT_URL_S3": place,
+            "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": made.address,
+            "ENDPOINT_NAME": "birdsong-live",
+            "UPLOADS_BUCKET": BUCKET,
+            "LARGEST_MEGABYTES": "64",
+            "LONGEST_SECONDS": "1800",
+            "ENDPOINT_READS_UPLOADS": "no",
+        }
+        with run(folder, environment) as answers:
+            yield Aws(answers, made, s3, folder, environment)
+    moto.stop()

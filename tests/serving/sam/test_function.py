@@ -90,6 +90,16 @@ def test_what_was_heard_is_deleted_at_once(aws: Aws) -> None:
     assert "again" in told
 
 
+def test_without_an_endpoint_of_motos_uploads_go_where_browsers_really_send_them(aws: Aws) -> None:
+    environment = {
+        name: value for name, value in aws.environment.items() if "ENDPOINT_URL" not in name
+    }
+    sent = {"name": "a.ogg", "size": 100, "type": "audio/ogg"}
+    with made_lambda.function(aws.folder, environment) as function:
+        given = json.loads(function.invoke(event("POST", "/uploads", sent))["body"])
+    assert given["url"] == f"https://{BUCKET}.s3.eu-west-1.amazonaws.com/"
+
+
 def test_the_settings_are_those_of_the_template(aws: Aws) -> None:
     response = aws.ask("GET", "/settings")
     assert response["statusCode"] == 200
