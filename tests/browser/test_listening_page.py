@@ -167,7 +167,7 @@ def test_all_of_it_works_by_keyboard_alone(visited: Visited, listening: str, min
     assert moment(page) == pytest.approx(48, abs=0.1)
     page.keyboard.press("+")
     page.get_by_role("button", name="Whole").wait_for()
-    assert page.locator("#overview").is_visible()
+    page.locator("#overview").wait_for()  # drawn with the next frame
     page.keyboard.press("0")
     page.locator("#overview").wait_for(state="hidden")
     tab_to(".mark")
@@ -194,7 +194,7 @@ def test_a_long_recording_is_scrolled_through_and_each_window_has_its_own_decisi
     page = visited(listening)
     choose(page, file)
     assert "over 4 windows" in page.locator("#summary").inner_text()
-    assert page.locator("#overview").is_visible()
+    page.locator("#overview").wait_for()  # drawn with the next frame
     assert page.locator("#plot").get_attribute("aria-valuemax") == "240"
     marks = page.locator(".row", has_text="Alder Flycatcher").locator(".mark")
     assert marks.count() == 2
@@ -207,7 +207,7 @@ def test_a_long_recording_is_scrolled_through_and_each_window_has_its_own_decisi
     assert tick.inner_text() != "0:00"
     page.keyboard.press("Enter")
     moment_after(page, 150)
-    assert page.locator("#playhead").is_visible()
+    page.locator("#playhead").wait_for()
     page.locator("#plot[data-drawn]").wait_for()
     page.get_by_role("button", name="Whole").click()
     page.locator("#overview").wait_for(state="hidden")
