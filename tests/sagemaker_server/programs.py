@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,4 +122,9 @@ class _OfContainer:
 
     def end(self, *, hard: bool) -> None:
         how = ["kill"] if hard else ["stop", "-t", str(GRACE_SECONDS)]
-        subprocess.run(["docker", *how, self.name], capture_output=True, check=False)
+        # As long as it lives: a container that is only being made cannot be ended yet.
+        while self.process.poll() is None:
+            done = subprocess.run(["docker", *how, self.name], capture_output=True, check=False)
+            if done.returncode == 0:
+                return
+            time.sleep(0.2)
