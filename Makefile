@@ -17,7 +17,7 @@ help: ## List the targets
 demo: $(STAMP) ## Run the whole pipeline on generated songs, offline (minutes on 2 cores)
 	$(BIN)/python pipeline.py run --profile demo
 
-test: $(STAMP) ## The normal test suite (at most 12 minutes on 2 cores)
+test: $(STAMP) ## The normal test suite (about 15 minutes on 2 cores)
 	$(BIN)/pytest -m "not slow and not browser and not docker and not aws"
 
 test-long: $(STAMP) ## What takes longer; keeps the results in tests/LONG.md
