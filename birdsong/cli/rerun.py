@@ -75,7 +75,8 @@ def resume(
         return 0
     from pipeline import birdsong
 
-    dag = elsewhere.on_sagemaker(birdsong, _jobs_of(context, parent, sagemaker))
+    jobs = _jobs_of(context, parent, sagemaker)
+    dag = elsewhere.on_sagemaker(birdsong, jobs)
     plan = planning.resume(parent, graph.as_ir(dag))
     return _start(
         dag,
@@ -83,6 +84,7 @@ def resume(
         runs,
         runner or parent.runner,
         given,
+        jobs,
         dry_run=dry_run,
         yes=True,
         jobs_of=parent.jobs_of or parent.id,
@@ -154,13 +156,14 @@ def rerun(
     parent = record.find(runs, run)
     from pipeline import birdsong
 
-    dag = elsewhere.on_sagemaker(birdsong, _jobs_of(context, parent, sagemaker))
+    jobs = _jobs_of(context, parent, sagemaker)
+    dag = elsewhere.on_sagemaker(birdsong, jobs)
     ir = graph.as_ir(dag)
     if only is not None:
         plan = planning.only(parent, ir, only, settings or [])
     else:
         plan = planning.rerun(parent, ir, from_step=from_step, settings=settings or [])
-    return _start(dag, plan, runs, runner or parent.runner, given, dry_run=dry_run, yes=yes)
+    return _start(dag, plan, runs, runner or parent.runner, given, jobs, dry_run=dry_run, yes=yes)
 
 
 def _jobs_of(context: typer.Context, parent: "Run", sagemaker: Path | None) -> "JobSettings | None":
@@ -182,13 +185,14 @@ def _start(
     runs: Path,
     runner: str,
     given: "Limits",
+    jobs: "JobSettings | None",
     *,
     dry_run: bool,
     yes: bool,
     jobs_of: str = "",
 ) -> int:
     from birdsong.cli import console
-    from birdsong.runs import engine, graph, runners, signals
+    from birdsong.runs import elsewhere, engine, graph, runners, signals
     from birdsong.runs import rerun as planning
     from birdsong.runs.record import State
 
@@ -198,7 +202,7 @@ def _start(
         return 0
     chosen = runners.make(runner, graph.as_ir(dag), plan.values, runs)
     if dry_run:
-        for line in chosen.describe():
+        for line in [*chosen.describe(), *elsewhere.describe(jobs, plan.values, plan.runs)]:
             typer.echo(line)
         return 0
     # Asked only where somebody can answer; a program that starts this has shown the plan itself.

@@ -3,7 +3,7 @@
 import functools
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from birdsong import artifacts, image_code
@@ -104,17 +104,20 @@ def stop_jobs(environment: Mapping[str, str]) -> str:
     return f"\nSageMaker: cancelled, stopped {', '.join(names) or 'no job, for none is at work'}\n"
 
 
-def describe(settings: "JobSettings | None", values: Mapping[str, Any]) -> list[str]:
+def describe(
+    settings: "JobSettings | None", values: Mapping[str, Any], steps: Collection[str] = STEPS
+) -> list[str]:
     """What a dry run says about jobs: where they run, and what each step costs at most.
 
     Args:
         settings: Of the jobs; nothing is said where there are none.
         values: Value of each parameter of the pipeline.
+        steps: What would run; nothing is said where none of it is a job.
 
     Raises:
         ConfigError: A step may cost more than the budget.
     """
-    if settings is None:
+    if settings is None or not set(STEPS) & set(steps):
         return []
     from birdsong.aws import money, prices
 
@@ -122,7 +125,7 @@ def describe(settings: "JobSettings | None", values: Mapping[str, Any]) -> list[
     table = prices.load(settings.prices)
     lines = ["SageMaker", f"  {settings.image}", f"  {settings.place}, as {settings.role}"]
     hours = {"tune": settings.trial_max_runtime_hours, "train": settings.max_runtime_hours}
-    for step in STEPS:
+    for step in (step for step in STEPS if step in steps):
         jobs = int(values.get("trials", 0)) if step == "tune" else 1
         if not jobs:
             lines.append(f"  {step:<6} no trials, no job")

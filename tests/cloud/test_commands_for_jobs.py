@@ -10,6 +10,7 @@ from typing import Any
 import made_jobs
 import pytest
 from fake_kfp import FakeKfp, serving
+from made_demo import DemoRun
 from made_jobs import RUN, With, leave_at_work, settings
 from sagemaker_server.server import REGION, Server
 
@@ -161,3 +162,28 @@ def test_stop_of_a_run_on_a_cluster_ends_the_run_and_its_jobs_on_sagemaker(
         # Again, when the run is over: nothing is left to stop.
         assert command(monkeypatch, "stop", ids[0], *host) == 0
         assert f"No job of run {ids[0]} is at work" in capsys.readouterr().out
+
+
+def test_a_rerun_says_what_its_jobs_may_cost_and_a_variable_moves_no_run_there(
+    demo_run: DemoRun,
+    in_step: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert demo_run.exit_code == 0, demo_run.output
+    in_step()
+    file = tmp_path / "jobs.yaml"
+    named = settings(region=REGION).model_dump(include={"role", "place", "image", "region"})
+    file.write_text(json.dumps(named))
+    words = ["rerun", "latest", "--runs", str(demo_run.runs), "--dry-run"]
+    monkeypatch.setenv("BIRDSONG_SAGEMAKER_FILE", str(file))
+    assert command(monkeypatch, *words, "--from", "train") == 0
+    assert "SageMaker" not in capsys.readouterr().out
+    words += ["--sagemaker", str(file)]
+    assert command(monkeypatch, *words, "--only", "train") == 0
+    text = capsys.readouterr().out
+    assert "train  At most 4 h of ml.g5.4xlarge in us-east-1: 8.12 USD" in text
+    assert "tune   " not in text.partition("SageMaker")[2]
+    assert command(monkeypatch, *words, "--from", "register") == 0
+    assert "At most" not in capsys.readouterr().out
